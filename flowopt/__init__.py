@@ -1,0 +1,47 @@
+"""flowopt: optimizers as differential equations, and schemes that step them."""
+
+from flowopt import classic, flows, optim, problems, stop, symbols
+from flowopt import controls as control
+from flowopt.controls import Constant, Schedule
+from flowopt.core.state import State
+from flowopt.core.trajectory import Solution, Status
+from flowopt.errors import (
+    CompatibilityError,
+    ConfigurationError,
+    DataError,
+    DefinitionError,
+    FlowoptError,
+)
+from flowopt.flows import EquationFlow as Flow
+from flowopt.integrate import integrate
+from flowopt.schemes import Euler, RungeKutta, Splitting, Tableau
+from flowopt.symbolic.language import Equations, Term
+
+__all__ = [
+    "CompatibilityError",
+    "ConfigurationError",
+    "Constant",
+    "DataError",
+    "DefinitionError",
+    "Equations",
+    "Euler",
+    "Flow",
+    "FlowoptError",
+    "RungeKutta",
+    "Schedule",
+    "Solution",
+    "Splitting",
+    "State",
+    "Status",
+    "Tableau",
+    "Term",
+    "classic",
+    "control",
+    "flows",
+    "integrate",
+    "optim",
+    "problems",
+    "stop",
+    "symbols",
+]
+__version__ = "0.1.0"

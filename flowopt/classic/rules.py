@@ -1,0 +1,272 @@
+"""The rules of SGD, RMSprop, Adagrad, Adam and AdamW, equal to those of torch.optim.
+
+Rates are kept as rate × step size, so a learning rate of zero divides nothing and schedules keep
+torch's meaning.
+"""
+
+from collections.abc import Sequence
+from functools import cache
+
+import torch
+from sympy import log
+from torch import Tensor
+
+from flowopt.classic.checks import check_below_one, check_betas, check_not_negative
+from flowopt.classic.method import Method, Rule, formulas, same
+from flowopt.errors import ConfigurationError
+from flowopt.flows import adaptive, gradient, momentum
+from flowopt.flows.decay import with_decoupled_decay, with_l2
+from flowopt.schemes import Splitting
+from flowopt.symbolic.language import Equations, Term, g, symbol, theta
+
+lr, mu, dampening, memory = map(symbol, ("lr", "momentum", "dampening", "memory"))
+alpha, beta1, beta2, rate = map(symbol, ("alpha", "beta1", "beta2", "rate"))
+m, v = momentum.m, adaptive.v
+
+DAMPENED_MOMENTUM = Equations(
+    Term("M", drift={m: rate * ((1 - dampening) * g - m)}),
+    Term("A", drift={theta: -m}),
+    # torch takes the first gradient whole: after one step m is (1 − memory) g.
+    start={m: dampening * (1 - memory) / memory * g},
+    reference="torch.optim.SGD with dampening",
+)
+
+
+def _decayed(equations: Equations, decay: bool) -> tuple[Equations, dict]:
+    """With an L2 penalty if asked for; hyperparameters that this adds."""
+    return (with_l2(equations), same("weight_decay")) if decay else (equations, {})
+
+
+def _any(value: float | Tensor) -> bool:
+    """Whether a hyperparameter, or one in a batch of them, is not zero."""
+    return bool((torch.as_tensor(value) != 0).any())
+
+
+def _scheme(word: str, *, euler: bool) -> Splitting:
+    """A word whose move of θ holds the drift if θ enters it."""
+    return Splitting(word, maps={"A": "euler"} if euler else None)
+
+
+@cache
+def _sgd_rule(has_momentum: bool, dampened: bool, nesterov: bool, decay: bool) -> Rule:
+    if not has_momentum:
+        equations, extra = _decayed(gradient.GRADIENT_FLOW, decay)
+        return Rule("sgd", equations, _scheme("A", euler=decay), lr, extra, frozenset())
+    table = formulas(rate=-log(mu))
+    base = momentum.MOMENTUM_EMA
+    if nesterov:
+        base, table = momentum.NESTEROV_EMA, {**table, "memory": mu}
+    elif dampened:
+        base, table = DAMPENED_MOMENTUM, {**table, "memory": mu, "dampening": dampening}
+    equations, extra = _decayed(base, decay)
+    scheme = _scheme("MA", euler=nesterov and decay)
+    return Rule("sgd", equations, scheme, lr / (1 - mu), {**table, **extra}, frozenset({"rate"}))
+
+
+def sgd(
+    *,
+    lr: float | Tensor = 1e-3,
+    momentum: float | Tensor = 0.0,
+    dampening: float | Tensor = 0.0,
+    weight_decay: float | Tensor = 0.0,
+    nesterov: bool = False,
+) -> Method:
+    """Stochastic gradient descent: gradient flow, or momentum as a moving average.
+
+    Args:
+        lr: Learning rate.
+        momentum: μ in [0, 1).
+        dampening: Share of the gradient that the momentum leaves out.
+        weight_decay: λ of an L2 penalty ½ λ|θ|².
+        nesterov: Whether the direction looks ahead.
+
+    Raises:
+        ConfigurationError: A value is out of range, in torch's words.
+    """
+    check_not_negative(lr=lr, momentum=momentum, weight_decay=weight_decay)
+    check_below_one(momentum=momentum)
+    if nesterov and (not _any(momentum) or _any(dampening)):
+        raise ConfigurationError("Nesterov momentum requires a momentum and zero dampening")
+    rule = _sgd_rule(_any(momentum), _any(dampening), nesterov, _any(weight_decay))
+    return Method(
+        rule,
+        {"lr": lr, "momentum": momentum, "dampening": dampening, "weight_decay": weight_decay},
+    )
+
+
+@cache
+def _rmsprop_rule(has_momentum: bool, centered: bool, decay: bool) -> Rule:
+    base = adaptive.CENTRED_RMSPROP if centered else adaptive.RMSPROP
+    word = "VCA" if centered else "VA"
+    table = formulas(square_rate=-log(alpha), **same("eps"))
+    step_size, per_step = lr, {"square_rate"}
+    if has_momentum:
+        *averages, move = base.terms
+        direction = -move.drift[theta]
+        average = Term("M", drift={m: rate * (direction - m)})
+        base = base.replace(terms=(*averages, average, Term("A", drift={theta: -m})), energies={})
+        word = word.replace("A", "MA")
+        table |= formulas(rate=-log(mu))
+        step_size, per_step = lr / (1 - mu), {"square_rate", "rate"}
+    equations, extra = _decayed(base, decay)
+    scheme = _scheme(word, euler=decay and not has_momentum)
+    return Rule("rmsprop", equations, scheme, step_size, {**table, **extra}, frozenset(per_step))
+
+
+def rmsprop(
+    *,
+    lr: float | Tensor = 1e-2,
+    alpha: float | Tensor = 0.99,
+    eps: float | Tensor = 1e-8,
+    weight_decay: float | Tensor = 0.0,
+    momentum: float | Tensor = 0.0,
+    centered: bool = False,
+) -> Method:
+    """RMSprop, plain or centred, with or without momentum.
+
+    Args:
+        lr: Learning rate.
+        alpha: Decay of the average of squares, in [0, 1).
+        eps: Added to the root.
+        weight_decay: λ of an L2 penalty ½ λ|θ|².
+        momentum: μ in [0, 1).
+        centered: Whether the average gradient is subtracted from the squares.
+
+    Raises:
+        ConfigurationError: A value is out of range, in torch's words.
+    """
+    check_not_negative(lr=lr, eps=eps, momentum=momentum, weight_decay=weight_decay, alpha=alpha)
+    check_below_one(alpha=alpha, momentum=momentum)
+    rule = _rmsprop_rule(_any(momentum), centered, _any(weight_decay))
+    settings = {"lr": lr, "alpha": alpha, "eps": eps, "momentum": momentum}
+    return Method(rule, {**settings, "weight_decay": weight_decay})
+
+
+@cache
+def _adagrad_rule(ages: bool, starts: bool, decay: bool) -> Rule:
+    base = adaptive.AGEING_ADAGRAD if ages else adaptive.ADAGRAD
+    table = formulas(accumulation=1, **same("eps"))
+    if ages:
+        table |= {"ageing": symbol("lr_decay")}
+    if starts:
+        initial = symbol("initial_accumulator_value")
+        base = base.replace(start={**base.start, v: initial})
+        table |= {initial.name: initial}
+    equations, extra = _decayed(base, decay)
+    scheme = _scheme("VAT" if ages else "VA", euler=decay)
+    return Rule("adagrad", equations, scheme, lr, {**table, **extra}, frozenset({"accumulation"}))
+
+
+def adagrad(
+    *,
+    lr: float | Tensor = 1e-2,
+    lr_decay: float | Tensor = 0.0,
+    weight_decay: float | Tensor = 0.0,
+    initial_accumulator_value: float | Tensor = 0.0,
+    eps: float | Tensor = 1e-10,
+) -> Method:
+    """AdaGrad.
+
+    Args:
+        lr: Learning rate.
+        lr_decay: The n-th step, from 0, is divided by 1 + n·lr_decay.
+        weight_decay: λ of an L2 penalty ½ λ|θ|².
+        initial_accumulator_value: Sum of squares at the start.
+        eps: Added to the root.
+
+    Raises:
+        ConfigurationError: A value is out of range, in torch's words.
+    """
+    check_not_negative(
+        lr=lr,
+        lr_decay=lr_decay,
+        weight_decay=weight_decay,
+        initial_accumulator_value=initial_accumulator_value,
+        eps=eps,
+    )
+    rule = _adagrad_rule(_any(lr_decay), _any(initial_accumulator_value), _any(weight_decay))
+    return Method(
+        rule,
+        {
+            "lr": lr,
+            "lr_decay": lr_decay,
+            "weight_decay": weight_decay,
+            "initial_accumulator_value": initial_accumulator_value,
+            "eps": eps,
+        },
+    )
+
+
+@cache
+def _adam_rule(decay: bool, decoupled: bool) -> Rule:
+    table = formulas(momentum_rate=-log(beta1), square_rate=-log(beta2), **same("eps"))
+    equations, extra, word, maps = adaptive.ADAM, {}, "TMVA", None
+    if decay and decoupled:
+        equations, extra = with_decoupled_decay(equations), same("weight_decay")
+        word, maps = "TMVWA", {"W": "euler"}
+    elif decay:
+        equations, extra = _decayed(equations, decay)
+    return Rule(
+        "adamw" if decoupled else "adam",
+        equations,
+        Splitting(word, maps),
+        lr,
+        {**table, **extra},
+        frozenset({"momentum_rate", "square_rate"}),
+    )
+
+
+def _adam(
+    lr: float | Tensor,
+    betas: Sequence[float],
+    eps: float | Tensor,
+    weight_decay: float | Tensor,
+    decoupled: bool,
+) -> Method:
+    check_not_negative(lr=lr, eps=eps, weight_decay=weight_decay)
+    check_betas(betas)
+    settings = {"lr": lr, "beta1": betas[0], "beta2": betas[1], "eps": eps}
+    rule = _adam_rule(_any(weight_decay), decoupled)
+    return Method(rule, {**settings, "weight_decay": weight_decay})
+
+
+def adam(
+    *,
+    lr: float | Tensor = 1e-3,
+    betas: Sequence[float] = (0.9, 0.999),
+    eps: float | Tensor = 1e-8,
+    weight_decay: float | Tensor = 0.0,
+) -> Method:
+    """Adam with bias correction.
+
+    Args:
+        lr: Learning rate.
+        betas: Decay of the averages of gradients and of squares, each in [0, 1).
+        eps: Added to the root.
+        weight_decay: λ of an L2 penalty ½ λ|θ|².
+
+    Raises:
+        ConfigurationError: A value is out of range, in torch's words.
+    """
+    return _adam(lr, betas, eps, weight_decay, False)
+
+
+def adamw(
+    *,
+    lr: float | Tensor = 1e-3,
+    betas: Sequence[float] = (0.9, 0.999),
+    eps: float | Tensor = 1e-8,
+    weight_decay: float | Tensor = 1e-2,
+) -> Method:
+    """Adam with decoupled weight decay.
+
+    Args:
+        lr: Learning rate.
+        betas: Decay of the averages of gradients and of squares, each in [0, 1).
+        eps: Added to the root.
+        weight_decay: λ; at each step θ is first multiplied by 1 − lr·λ.
+
+    Raises:
+        ConfigurationError: A value is out of range, in torch's words.
+    """
+    return _adam(lr, betas, eps, weight_decay, True)

@@ -1,0 +1,74 @@
+"""What a problem says about a position, asked for at most once per position."""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.utils import _pytree as pytree
+
+from flowopt.core.interfaces import Oracle, Sample
+from flowopt.core.state import Leaves, State, sum_elements
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """Loss and gradient at a position.
+
+    Attributes:
+        loss: (*batch,), in the dtype of the loss.
+        gradient: Leaves like those of θ.
+    """
+
+    loss: Tensor
+    gradient: Leaves
+
+    @property
+    def finite(self) -> Tensor:
+        """Whether loss and gradient are finite, (*batch,), bool."""
+        batch_dimensions = self.loss.ndim
+        sums = [sum_elements(leaf, batch_dimensions) for leaf in self.gradient]
+        # A sum of finite float32 numbers can overflow only beyond 1e38, where nothing is left to
+        # save; NaN and infinity always reach it.
+        return torch.isfinite(self.loss.to(torch.float64) + sum(sums[1:], start=sums[0]))
+
+
+pytree.register_pytree_node(
+    Evaluation,
+    lambda e: ([e.loss, e.gradient], None),
+    lambda children, _: Evaluation(*children),
+    serialized_type_name="flowopt.Evaluation",
+)
+
+
+class Evaluator:
+    """Evaluates positions with one sample and remembers the last one.
+
+    Attributes:
+        gradients: How many evaluations of loss and gradient were made.
+    """
+
+    def __init__(self, oracle: Oracle, sample: Sample, known: tuple[Leaves, Evaluation] | None):
+        self._oracle = oracle
+        self._sample = sample
+        self._known = known
+        self.gradients = 0
+
+    def __call__(self, state: State) -> Evaluation:
+        """Loss and gradient at the state's position; free where the position has not moved."""
+        known = self.known(state)
+        if known is not None:
+            return known
+        self.gradients += 1
+        evaluation = self._oracle.evaluate(state.position, self._sample)
+        self._known = (state.position, evaluation)
+        return evaluation
+
+    def known(self, state: State) -> Evaluation | None:
+        """The evaluation at the state's position if it was made already."""
+        if self._known is not None and self._known[0] is state.position:
+            return self._known[1]
+        return None
+
+    def switch(self, sample: Sample) -> None:
+        """Uses another sample from now on; what is known stays known."""
+        self._sample = sample

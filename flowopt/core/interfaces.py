@@ -1,0 +1,204 @@
+"""The interfaces through which flows, schemes, controls, problems and noise meet."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, NamedTuple, Protocol
+
+from torch import Tensor
+
+if TYPE_CHECKING:
+    from flowopt.core.evaluation import Evaluation
+    from flowopt.core.state import Leaves, State
+
+Sample = Tensor | None
+Evaluate = Callable[["State"], "Evaluation"]
+
+
+class Key(NamedTuple):
+    """Names a draw: step number per trajectory, (*batch,) int64, and the place within the step."""
+
+    step: Tensor
+    substep: int
+
+
+class Noise(Protocol):
+    """A pure function of (seed, trajectory, step, substep, global element index)."""
+
+    def normal(self, like: Leaves, key: Key) -> Leaves:
+        """Independent standard normals in the shapes of `like`."""
+        ...
+
+    def uniform(self, like: Leaves, key: Key) -> Leaves:
+        """Independent uniforms on (0, 1) in the shapes of `like`."""
+        ...
+
+
+class FlowLike(Protocol):
+    """An equation that can be stepped."""
+
+    name: str
+
+    @property
+    def letters(self) -> tuple[str, ...]:
+        """Letters of the terms, in the order of definition."""
+        ...
+
+    @property
+    def noisy(self) -> bool:
+        """Whether any term has noise."""
+        ...
+
+    @property
+    def singular_at_start(self) -> bool:
+        """Whether the summed drift is undefined at the initial state."""
+        ...
+
+    def kind(self, letter: str, kind: str | None) -> str:
+        """Kind of a letter's map: exact, frozen or euler."""
+        ...
+
+    def uses_gradient(self, letter: str) -> bool:
+        """Whether a letter's map needs ∇L."""
+        ...
+
+    def moves_position(self, letter: str) -> bool:
+        """Whether a letter moves θ."""
+        ...
+
+    def initial_state(self, position: Leaves, step: Tensor, evaluate: Evaluate) -> State:
+        """The state at time 0."""
+        ...
+
+    def drift(self, state: State, evaluation: Evaluation) -> State:
+        """The sum of all drifts, as a tangent."""
+        ...
+
+    def apply(
+        self, move: LetterMove, state: State, step_size: Tensor, evaluate: Evaluate, noise: Noise
+    ) -> State:
+        """The map of one letter."""
+        ...
+
+
+class LetterMove(NamedTuple):
+    """One letter of a word: which, how, over which share of the step, and where it stands.
+
+    Attributes:
+        letter: The letter.
+        kind: "euler", or None for the best map that there is.
+        parts: How often the word names the letter: each time it covers 1/parts of the step.
+        place: Position in the word; keys the noise.
+    """
+
+    letter: str
+    kind: str | None
+    parts: int
+    place: int
+
+
+class Scheme(Protocol):
+    """Turns a flow into a step."""
+
+    def check(self, flow: FlowLike) -> None:
+        """Raises `CompatibilityError` if the flow can not be stepped by this scheme."""
+        ...
+
+    def order(self, flow: FlowLike) -> float:
+        """Order of convergence for this flow; infinite where the step is exact."""
+        ...
+
+    def gradient_evaluations(self, flow: FlowLike) -> int:
+        """Gradients per step, when the one at the end of the last step is used again."""
+        ...
+
+    def closure_free(self, flow: FlowLike) -> bool:
+        """Whether the gradient at the start of the step is all that it needs."""
+        ...
+
+    def step(
+        self, flow: FlowLike, state: State, step_size: Tensor, evaluate: Evaluate, noise: Noise
+    ) -> State:
+        """The state after a step; its time and step number are set by the stepper."""
+        ...
+
+
+class Point(NamedTuple):
+    """A state and what the problem says there."""
+
+    state: State
+    evaluation: Evaluation
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What a control says about a trial.
+
+    Attributes:
+        accept: (*batch,) bool, or None where every trial is accepted.
+        step_size: Of the next trial, (*batch,).
+        memory: What the control remembers.
+    """
+
+    accept: Tensor | None
+    step_size: Tensor
+    memory: tuple[Tensor, ...]
+
+
+class StepControl(Protocol):
+    """Says how far to step and whether to accept, for each trajectory by itself."""
+
+    rejects: bool
+
+    def start(self, state: State) -> tuple[Tensor, tuple[Tensor, ...]]:
+        """First step size, (*batch,) float64, and what the control remembers."""
+        ...
+
+    def refresh(
+        self, state: State, step_size: Tensor, memory: tuple[Tensor, ...], trials: int
+    ) -> tuple[Tensor, tuple[Tensor, ...]]:
+        """Called before every chunk of at most `trials` trials, outside of traced code."""
+        ...
+
+    def judge(
+        self, before: Point, after: Point, step_size: Tensor, memory: tuple[Tensor, ...]
+    ) -> Verdict:
+        """Accept or reject, and the next step size."""
+        ...
+
+
+class Oracle(Protocol):
+    """Answers about a problem at positions given as leaves."""
+
+    def leaves(self, start: object) -> Leaves:
+        """The leaves of a start; checks its type and shape."""
+        ...
+
+    def batch(self, position: Leaves) -> tuple[int, ...]:
+        """Shape of the batch of a position."""
+        ...
+
+    def join(self, position: Leaves) -> object:
+        """Leaves in the form in which the user gave the start."""
+        ...
+
+    def draw(self, step: int, seed: int, batch: tuple[int, ...]) -> Sample:
+        """The sample of a step for a batch; None where the problem is deterministic."""
+        ...
+
+    def evaluate(self, position: Leaves, sample: Sample) -> Evaluation:
+        """Loss and gradient."""
+        ...
+
+
+class Energy(Protocol):
+    """A candidate Lyapunov function."""
+
+    def value(self, state: State, evaluation: Evaluation) -> Tensor:
+        """(*batch,), float64."""
+        ...
+
+    def rate(self, state: State, evaluation: Evaluation) -> Tensor:
+        """Time derivative along the flow, (*batch,), float64."""
+        ...

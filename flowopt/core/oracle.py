@@ -1,0 +1,150 @@
+"""Any object with `dim` and `loss(theta)` as an oracle."""
+
+from collections.abc import Callable
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from flowopt.core.evaluation import Evaluation
+from flowopt.core.interfaces import Oracle, Sample
+from flowopt.core.state import Leaves
+from flowopt.errors import DataError
+
+# Up to this dimension each coordinate is a leaf of its own: elementwise work on contiguous arrays.
+MOST_COORDINATE_LEAVES = 16
+PROBES = 3
+
+
+class Problem(Protocol):
+    """What a user hands to `integrate`.
+
+    Attributes:
+        dim: Number of parameters.
+    """
+
+    dim: int
+
+    def loss(self, theta: Tensor) -> Tensor:
+        """(*batch, dim) → (*batch,), or (dim,) → a 0-d tensor."""
+        ...
+
+
+class LossOracle:
+    """Loss and gradient of a problem with few parameters.
+
+    Args:
+        problem: Anything with `dim` and `loss(theta)`. The loss is tried once with shapes (3, dim)
+            and (dim,): where both agree it is used as it is; where only (dim,) gives one number,
+            under `torch.vmap`.
+        dtype: Of the trial.
+        device: Of the trial.
+
+    Raises:
+        DataError: The problem has no such attributes, or its loss has the wrong shape.
+    """
+
+    def __init__(self, problem: Problem, dtype: torch.dtype, device: torch.device):
+        """See the class."""
+        dim = getattr(problem, "dim", None)
+        if not isinstance(dim, int) or dim < 1 or not callable(getattr(problem, "loss", None)):
+            raise DataError(
+                f"{problem!r} is no problem: it needs dim, a positive int (got {dim!r}), and "
+                "loss(theta) that maps (*batch, dim) to (*batch,)"
+            )
+        self.dim = dim
+        self.problem = problem
+        self._loss = _probed(problem.loss, dim, dtype, device)
+
+    def leaves(self, start: object) -> Leaves:
+        """Coordinates of a start (*batch, dim), each a leaf if they are few."""
+        if not isinstance(start, Tensor):
+            raise DataError(
+                f"a start is a tensor of shape (*batch, {self.dim}) or an earlier solution.state, "
+                f"got {type(start).__name__}: use torch.tensor(..., dtype=torch.float64)"
+            )
+        if start.ndim < 1 or start.shape[-1] != self.dim:
+            raise DataError(
+                f"the start has shape {tuple(start.shape)}, expected (*batch, {self.dim})"
+            )
+        if start.dtype not in (torch.float32, torch.float64):
+            raise DataError(f"the start has dtype {start.dtype}, expected float64 or float32")
+        if self.dim > MOST_COORDINATE_LEAVES:
+            return (start.clone(),)
+        return tuple(column.contiguous() for column in start.unbind(-1))
+
+    def batch(self, position: Leaves) -> tuple[int, ...]:
+        """Shape of the batch of a position."""
+        shape = position[0].shape
+        return tuple(shape[:-1] if self.dim > MOST_COORDINATE_LEAVES else shape)
+
+    def join(self, position: Leaves) -> Tensor:
+        """Coordinates back to (*batch, dim)."""
+        return position[0] if self.dim > MOST_COORDINATE_LEAVES else torch.stack(position, -1)
+
+    def draw(self, step: int, seed: int, batch: tuple[int, ...]) -> Sample:
+        """None: the problem is deterministic."""
+        return None
+
+    def evaluate(self, position: Leaves, sample: Sample) -> Evaluation:
+        """Loss and gradient by reverse differentiation."""
+        leaves = tuple(leaf.detach().requires_grad_() for leaf in position)
+        with torch.enable_grad():
+            loss = self._loss(self.join(leaves))
+            if not loss.requires_grad:
+                raise DataError(
+                    f"the loss of {self.problem!r} does not depend on theta through torch "
+                    "operations, so it has no gradient: no .detach(), .item() or numpy inside"
+                )
+            gradient = torch.autograd.grad(loss.sum(), leaves, materialize_grads=True)
+        return Evaluation(loss.detach(), gradient)
+
+
+def as_oracle(problem: object, dtype: torch.dtype, device: torch.device) -> Oracle:
+    """The oracle of a problem: itself if it is one (a network), else of its loss."""
+    if hasattr(problem, "evaluate") and hasattr(problem, "leaves"):
+        return problem
+    return LossOracle(problem, dtype, device)
+
+
+def _probed(loss: Callable, dim: int, dtype: torch.dtype, device: torch.device) -> Callable:
+    """The loss in batched form, by what it does with (3, dim) and (dim,)."""
+    points = torch.linspace(-0.9, 1.1, PROBES * dim, dtype=dtype, device=device).reshape(
+        PROBES, dim
+    )
+    batched, batch_error = _try(loss, points)
+    singles, single_error = zip(*(_try(loss, point) for point in points), strict=True)
+    if all(isinstance(value, Tensor) and value.ndim == 0 for value in singles):
+        expected = torch.stack(singles)
+        agree = isinstance(batched, Tensor) and batched.shape == (PROBES,)
+        if agree and torch.allclose(batched, expected, rtol=1e-4, atol=1e-6, equal_nan=True):
+            return loss
+        return _vectorised(loss)
+    raise DataError(
+        f"loss(theta) must map ({dim},) to a 0-d tensor and (3, {dim}) to (3,); it gave "
+        f"{_describe(singles[0], single_error[0])} and {_describe(batched, batch_error)}"
+    )
+
+
+def _try(loss: Callable, theta: Tensor) -> tuple[object, Exception | None]:
+    try:
+        return loss(theta.clone()), None
+    # The user's function may raise anything; the error is reported with the shapes.
+    except Exception as error:
+        return None, error
+
+
+def _describe(value: object, error: Exception | None) -> str:
+    if error is not None:
+        return f"{type(error).__name__} ({error})"
+    return f"shape {tuple(value.shape)}" if isinstance(value, Tensor) else type(value).__name__
+
+
+def _vectorised(loss: Callable) -> Callable:
+    def batched(theta: Tensor) -> Tensor:
+        if theta.ndim == 1:
+            return loss(theta)
+        flat = torch.vmap(loss)(theta.reshape(-1, theta.shape[-1]))
+        return flat.reshape(theta.shape[:-1])
+
+    return batched

@@ -1,0 +1,133 @@
+"""State of a trajectory, or of a batch of them, and the algebra over its leaves."""
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+from torch.utils import _pytree as pytree
+
+Leaves = tuple[Tensor, ...]
+
+
+def lift(scalar: Tensor, leaf: Tensor) -> Tensor:
+    """A scalar per trajectory, (*batch,), in the dtype of a leaf (*batch, *shape) and beside it."""
+    missing = leaf.ndim - scalar.ndim
+    if scalar.ndim and missing:
+        scalar = scalar.reshape(scalar.shape + (1,) * missing)
+    return scalar.to(leaf.dtype)
+
+
+def sum_elements(leaf: Tensor, batch_dimensions: int) -> Tensor:
+    """Sum over all but the batch dimensions, (*batch,), float64."""
+    if leaf.ndim == batch_dimensions:
+        return leaf.to(torch.float64)
+    return leaf.flatten(batch_dimensions).sum(-1).to(torch.float64)
+
+
+def squared_norm(leaves: Leaves, batch_dimensions: int) -> Tensor:
+    """Sum of squares over all leaves, (*batch,), float64."""
+    parts = [sum_elements(leaf * leaf, batch_dimensions) for leaf in leaves]
+    return sum(parts[1:], start=parts[0])
+
+
+@dataclass(frozen=True)
+class State:
+    """Where trajectories are: θ and what else the method carries.
+
+    Attributes:
+        variables: Name → leaves `(*batch, *shape)`; `theta` is always there.
+        scalars: Name → one float64 value per trajectory, `(*batch,)`.
+        time: (*batch,), float64.
+        step: Accepted steps so far, (*batch,), int64; keys the noise.
+    """
+
+    variables: dict[str, Leaves]
+    scalars: dict[str, Tensor]
+    time: Tensor
+    step: Tensor
+
+    @property
+    def position(self) -> Leaves:
+        """The leaves of θ."""
+        return self.variables["theta"]
+
+    @property
+    def batch(self) -> torch.Size:
+        """Shape of the batch; () for a single trajectory."""
+        return self.time.shape
+
+    def with_position(self, position: Leaves) -> "State":
+        """The same state elsewhere."""
+        return replace(self, variables={**self.variables, "theta": position})
+
+    def updated(
+        self, variables: dict[str, Leaves], scalars: dict[str, Tensor] | None = None
+    ) -> "State":
+        """The same state with some variables and scalars replaced."""
+        return replace(
+            self,
+            variables={**self.variables, **variables},
+            scalars={**self.scalars, **(scalars or {})},
+        )
+
+    def map(self, function: Callable[..., Tensor], *others: "State") -> "State":
+        """A function of every leaf and scalar, with those of other states in the same place."""
+        variables = {
+            name: tuple(
+                function(*group)
+                for group in zip(leaves, *(o.variables[name] for o in others), strict=True)
+            )
+            for name, leaves in self.variables.items()
+        }
+        scalars = {
+            name: function(value, *(o.scalars[name] for o in others))
+            for name, value in self.scalars.items()
+        }
+        return replace(self, variables=variables, scalars=scalars)
+
+    def plus(self, increments: Iterable[tuple[Tensor, "State"]]) -> "State":
+        """The state z + Σ hᵢ dzᵢ; time and step number are left alone.
+
+        Args:
+            increments: Pairs of a factor (*batch,) and a tangent state.
+        """
+        factors, tangents = zip(*increments, strict=True)
+
+        def combine(value: Tensor, *slopes: Tensor) -> Tensor:
+            for factor, slope in zip(factors, slopes, strict=True):
+                value = value + lift(factor, value) * slope
+            return value
+
+        return self.map(combine, *tangents)
+
+
+def select(mask: Tensor, chosen: State, other: State) -> State:
+    """Per trajectory, one of two states.
+
+    Args:
+        mask: (*batch,), bool.
+        chosen: Taken where the mask is true.
+        other: Taken elsewhere.
+    """
+
+    def pick(a: Tensor, b: Tensor) -> Tensor:
+        if a is b:
+            return a
+        aligned = mask.reshape(mask.shape + (1,) * (a.ndim - mask.ndim)) if mask.ndim else mask
+        return torch.where(aligned, a, b)
+
+    picked = chosen.map(pick, other)
+    return replace(
+        picked,
+        time=torch.where(mask, chosen.time, other.time),
+        step=torch.where(mask, chosen.step, other.step),
+    )
+
+
+pytree.register_pytree_node(
+    State,
+    lambda s: ([s.variables, s.scalars, s.time, s.step], None),
+    lambda children, _: State(*children),
+    serialized_type_name="flowopt.State",
+)

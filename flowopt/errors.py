@@ -1,0 +1,21 @@
+"""Exceptions of flowopt: wrong use raises one of these, numerical failure is a `Status`."""
+
+
+class FlowoptError(Exception):
+    """Base of every error that flowopt raises on purpose."""
+
+
+class DefinitionError(FlowoptError, ValueError):
+    """An equation, its text or its hyperparameters do not define a flow."""
+
+
+class CompatibilityError(FlowoptError, ValueError):
+    """A flow, a scheme, a control and a problem do not fit together."""
+
+
+class ConfigurationError(FlowoptError, ValueError):
+    """A setting has an unknown name or an impossible value."""
+
+
+class DataError(FlowoptError, ValueError):
+    """Data, a start or a loss has the wrong shape, type, content or place."""

@@ -1,0 +1,93 @@
+"""Equations printed as torch code, once per equation: letters, drifts, starts, energies."""
+
+from dataclasses import dataclass
+from functools import lru_cache
+
+import sympy
+
+from flowopt.symbolic.energy import Energy
+from flowopt.symbolic.language import LOSS, Equations, g
+from flowopt.symbolic.maps import LetterMap, letter_map
+from flowopt.symbolic.printer import Compiled, compile_formulas
+
+
+@dataclass(frozen=True)
+class Code:
+    """A letter, a drift or start values as printed code, elementwise and scalar parts apart."""
+
+    map: LetterMap | None
+    elementwise: Compiled | None
+    scalar: Compiled | None
+    names: tuple[str, ...]
+    scalar_names: tuple[str, ...]
+    normals: tuple[tuple[str, str, int], ...] = ()
+    uses_gradient: bool = False
+
+    @property
+    def source(self) -> str:
+        """The printed torch code."""
+        return "\n".join(part.source for part in (self.elementwise, self.scalar) if part)
+
+
+def _compile(
+    title: str, equations: Equations, formulas: dict[sympy.Symbol, sympy.Expr], **rest: object
+) -> Code:
+    normals = [name for name, _, _ in rest.get("normals", ())]
+    leaves = [v.name for v in equations.variables] + ["g", *normals]
+    elementwise = {v.name: f for v, f in formulas.items() if v not in equations.scalars}
+    scalar = {v.name: f for v, f in formulas.items() if v in equations.scalars}
+    scalar_leaves = [name for name in leaves if name not in normals]
+    return Code(
+        elementwise=compile_formulas(title, elementwise, leaves) if elementwise else None,
+        scalar=compile_formulas(title, scalar, scalar_leaves) if scalar else None,
+        names=tuple(elementwise),
+        scalar_names=tuple(scalar),
+        uses_gradient=any(f.has(g, LOSS) for f in formulas.values()),
+        **{"map": None, **rest},
+    )
+
+
+@lru_cache(maxsize=512)
+def letter_code(
+    title: str, equations: Equations, letter: str, kind: str | None, parts: int, per_step: frozenset
+) -> Code:
+    """A letter's map; `parts` is how often the word names it."""
+    term = next(term for term in equations.terms if term.letter == letter)
+    map_ = letter_map(term, kind, sympy.Rational(1, parts), per_step)
+    formulas = dict(map_.mean)
+    channels = {
+        w: i for i, w in enumerate(dict.fromkeys(w for n in map_.noise.values() for w, _ in n))
+    }
+    normals = []
+    for variable, pairs in map_.noise.items():
+        for wiener, amplitude in pairs:
+            name = f"_n{len(normals)}"
+            formulas[variable] += amplitude * sympy.Symbol(name, real=True)
+            normals.append((name, variable.name, channels[wiener]))
+    return _compile(f"{title}.{letter}", equations, formulas, map=map_, normals=tuple(normals))
+
+
+@lru_cache(maxsize=128)
+def drift_code(title: str, equations: Equations) -> Code:
+    """The sum of all drifts."""
+    formulas: dict[sympy.Symbol, sympy.Expr] = {}
+    for term in equations.terms:
+        for variable, drift in term.drift.items():
+            formulas[variable] = formulas.get(variable, sympy.S.Zero) + drift
+    return _compile(f"{title}.drift", equations, formulas)
+
+
+@lru_cache(maxsize=128)
+def start_code(title: str, equations: Equations) -> Code:
+    """The declared start values."""
+    return _compile(f"{title}.start", equations, equations.start)
+
+
+@lru_cache(maxsize=128)
+def energy_code(title: str, equations: Equations, energy: Energy) -> tuple[Compiled, Compiled]:
+    """An energy's density, to be summed over elements, and its scalar part."""
+    leaves = [v.name for v in equations.variables] + ["g"]
+    return (
+        compile_formulas(f"{title}.density", {"density": energy.density}, leaves),
+        compile_formulas(f"{title}.scalar", {"scalar": energy.scalar}, leaves),
+    )

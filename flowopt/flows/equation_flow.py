@@ -1,0 +1,344 @@
+"""A flow made of equations: the only place where formulas meet states."""
+
+import math
+from collections.abc import Iterable, Mapping
+
+import sympy
+import torch
+from torch import Tensor
+
+from flowopt.core.evaluation import Evaluation
+from flowopt.core.interfaces import Evaluate, Key, LetterMove, Noise
+from flowopt.core.state import Leaves, State
+from flowopt.errors import CompatibilityError, DefinitionError
+from flowopt.flows.code import Code, drift_code, energy_code, letter_code, start_code
+from flowopt.flows.formulas import evaluate_formulas, evaluate_scalars, sum_formula
+from flowopt.symbolic.energy import energy_of, energy_rate
+from flowopt.symbolic.language import LOSS, Equations, Term, g, theta
+from flowopt.symbolic.latex import latex
+from flowopt.symbolic.printer import Compiled
+from flowopt.symbolic.text import parse
+
+# Places in a word times Wiener processes in a letter stay below the 2**16 substeps of the noise.
+CHANNELS_PER_LETTER = 64
+
+
+class EquationFlow:
+    """A flow given by equations and hyperparameters.
+
+    dz = Σₖ bₖ(z, ∇L) dt + σ(z) dW
+
+    Attributes:
+        equations: The terms, energies and start values.
+        hyperparameters: Name → 0-d or (*batch,) float64 tensor.
+        per_step: Hyperparameters given as rate × step size, without unit.
+        name: For messages and tables.
+    """
+
+    def __init__(
+        self,
+        equations: Equations,
+        /,
+        name: str = "flow",
+        per_step: Iterable[str] = (),
+        **hyperparameters: float | Tensor,
+    ):
+        """Binds equations to values.
+
+        Args:
+            equations: What to step.
+            name: For messages and tables.
+            per_step: Hyperparameters given as rate × step size, so that a step size of zero
+                divides nothing.
+            **hyperparameters: One value, or a (*batch,) tensor, for each name of the equations.
+
+        Raises:
+            DefinitionError: A hyperparameter is missing, unknown or not a number.
+        """
+        if not isinstance(equations, Equations):
+            raise DefinitionError(
+                f"a flow is made of Equations, got {type(equations).__name__}: "
+                "use Flow.from_text for text"
+            )
+        self.equations = equations
+        self.name = name
+        self.per_step = frozenset(per_step)
+        self.hyperparameters = checked_hyperparameters(name, equations, hyperparameters)
+        self._codes: dict[tuple, Code] = {}
+
+    @classmethod
+    def from_text(
+        cls, text: str, /, name: str = "flow", **hyperparameters: float | Tensor
+    ) -> "EquationFlow":
+        """A flow from its text form.
+
+        Args:
+            text: Lines such as `B: dp/dt = -g`, `energy mechanical: L + p**2/2`.
+            name: For messages and tables.
+            **hyperparameters: Values; they override the text's own `parameter` lines.
+
+        Raises:
+            DefinitionError: The text does not define a flow; the message names the line.
+        """
+        equations, defaults = parse(text)
+        return cls(equations, name=name, **{**defaults, **hyperparameters})
+
+    def __repr__(self) -> str:
+        """Name, letters and values."""
+        values = ", ".join(
+            f"{name}={value.tolist() if value.ndim == 0 else tuple(value.shape)}"
+            for name, value in self.hyperparameters.items()
+        )
+        return f"<flow {self.name}, letters {''.join(self.letters)}, {values or 'no parameters'}>"
+
+    def __getstate__(self) -> dict:
+        """Everything but compiled code, which is made again when needed."""
+        return {**self.__dict__, "_codes": {}}
+
+    @property
+    def letters(self) -> tuple[str, ...]:
+        """Letters of the terms, in the order of definition."""
+        return tuple(term.letter for term in self.equations.terms)
+
+    @property
+    def energies(self) -> tuple[str, ...]:
+        """Names of the declared energies."""
+        return tuple(self.equations.energies)
+
+    @property
+    def noisy(self) -> bool:
+        """Whether any term has noise."""
+        return any(term.diffusion for term in self.equations.terms)
+
+    @property
+    def singular_at_start(self) -> bool:
+        """Whether the summed drift is undefined at the initial state."""
+        return self.equations.singular_at_start
+
+    def with_hyperparameters(self, **changes: float | Tensor) -> "EquationFlow":
+        """The same flow with other values; compiled code is shared.
+
+        Raises:
+            DefinitionError: A name is unknown or a value is not a number.
+        """
+        copy = object.__new__(EquationFlow)
+        copy.__dict__.update(self.__dict__)
+        copy.hyperparameters = checked_hyperparameters(
+            self.name, self.equations, {**self.hyperparameters, **changes}
+        )
+        return copy
+
+    def at_step_size(self, step_size: float | Tensor) -> "EquationFlow":
+        """The flow in physical time: rates per step divided by a step size, which is not zero."""
+        rates = {name: self.hyperparameters[name] / step_size for name in self.per_step}
+        return EquationFlow(self.equations, name=self.name, **{**self.hyperparameters, **rates})
+
+    def latex(self) -> str:
+        """The summed equations as an aligned LaTeX environment."""
+        return latex(self.equations)
+
+    def source(self, letter: str, kind: str | None = None, parts: int = 1) -> str:
+        """Printed torch code of a letter's map."""
+        return self._letter(LetterMove(letter, kind, parts, 0)).source
+
+    def energy_rate(self, name: str) -> sympy.Expr:
+        """dE/dt along the flow; elementwise terms are summed over elements implicitly.
+
+        Raises:
+            DefinitionError: No such energy, or its rate is not derived.
+        """
+        return energy_rate(self.equations, name).expression
+
+    def energy(self, name: str) -> "FlowEnergy":
+        """A declared energy as a function of states.
+
+        Raises:
+            DefinitionError: The flow declares no such energy.
+            CompatibilityError: Rates are given per step; `at_step_size` gives the flow in time.
+        """
+        self._check_physical_time(f"energy {name!r}")
+        return FlowEnergy(self, name)
+
+    def kind(self, letter: str, kind: str | None = None) -> str:
+        """Kind of a letter's map: exact, frozen or euler."""
+        return self._letter(LetterMove(letter, kind, 1, 0)).map.kind
+
+    def uses_gradient(self, letter: str) -> bool:
+        """Whether a letter's map needs ∇L."""
+        term = self._term(letter)
+        formulas = (*term.drift.values(), *term.diffusion.values())
+        return any(formula.has(g, LOSS) for formula in formulas)
+
+    def moves_position(self, letter: str) -> bool:
+        """Whether a letter moves θ."""
+        return theta in self._term(letter).moved
+
+    def initial_state(self, position: Leaves, step: Tensor, evaluate: Evaluate) -> State:
+        """The state at time 0: declared start values, zero elsewhere.
+
+        Args:
+            position: Leaves of θ, (*batch, *shape).
+            step: Number of the first step, (*batch,), int64.
+            evaluate: Called only if a start value needs the gradient.
+        """
+        zero = step.to(torch.float64) * 0.0
+        names = [v.name for v in self.equations.variables if v != theta]
+        variables = {"theta": position}
+        variables |= {name: tuple(torch.zeros_like(leaf) for leaf in position) for name in names}
+        scalars = {s.name: zero for s in self.equations.scalars}
+        state = State(variables, scalars, zero, step)
+        if not self.equations.start:
+            return state
+        code = start_code(self.name, self.equations)
+        values, scalar_values = self._run(code, state, zero, evaluate, ())
+        return state.updated(values, scalar_values)
+
+    def drift(self, state: State, evaluation: Evaluation) -> State:
+        """The sum of all drifts, as a tangent whose time runs at rate 1."""
+        self._check_physical_time("the summed drift")
+        code = self._codes.get(("drift",)) or drift_code(self.name, self.equations)
+        self._codes["drift",] = code
+        values, scalars = self._run(
+            code, state, torch.ones_like(state.time), lambda _: evaluation, ()
+        )
+        return state.map(torch.zeros_like).updated(values, scalars)
+
+    def apply(
+        self, move: LetterMove, state: State, step_size: Tensor, evaluate: Evaluate, noise: Noise
+    ) -> State:
+        """The map of one letter.
+
+        Args:
+            move: Which letter, and over which share of the step.
+            state: Before the letter.
+            step_size: Of the whole step, (*batch,), float64.
+            evaluate: Gives loss and gradient at a state; called only where the map needs them.
+            noise: Source of normals.
+        """
+        code = self._letter(move)
+        normals = []
+        for _, variable, wiener in code.normals:
+            like = state.variables.get(variable) or (state.scalars[variable],)
+            key = Key(state.step, move.place * CHANNELS_PER_LETTER + wiener)
+            normals.append(noise.normal(like, key))
+        values, scalars = self._run(code, state, step_size, evaluate, normals)
+        return state.updated(values, scalars)
+
+    def _run(
+        self, code: Code, state: State, step_size: Tensor, evaluate: Evaluate, normals: Iterable
+    ) -> tuple[dict[str, Leaves], dict[str, Tensor]]:
+        scalars = {**self.hyperparameters, **state.scalars, "step_size": step_size, "t": state.time}
+        leaves = dict(state.variables)
+        if code.uses_gradient:
+            evaluation = evaluate(state)
+            leaves["g"] = evaluation.gradient
+            scalars["L"] = evaluation.loss.to(torch.float64)
+        for (name, variable, _), drawn in zip(code.normals, normals, strict=False):
+            if variable in state.scalars:
+                scalars[name] = drawn[0]
+            else:
+                leaves[name] = drawn
+        batch_dimensions = state.time.ndim
+        values, scalar_values = (), ()
+        if code.elementwise:
+            values = evaluate_formulas(code.elementwise, scalars, leaves, batch_dimensions)
+        if code.scalar:
+            scalar_values = evaluate_scalars(code.scalar, scalars, leaves, batch_dimensions)
+        return (
+            dict(zip(code.names, values, strict=True)),
+            dict(zip(code.scalar_names, scalar_values, strict=True)),
+        )
+
+    def _term(self, letter: str) -> Term:
+        for term in self.equations.terms:
+            if term.letter == letter:
+                return term
+        raise CompatibilityError(
+            f"flow {self.name!r} has no letter {letter!r}: it has {list(self.letters)}"
+        )
+
+    def _letter(self, move: LetterMove) -> Code:
+        key = (move.letter, move.kind, move.parts)
+        if key not in self._codes:
+            self._term(move.letter)
+            self._codes[key] = letter_code(self.name, self.equations, *key, self.per_step)
+        return self._codes[key]
+
+    def _check_physical_time(self, what: str) -> None:
+        if self.per_step:
+            raise CompatibilityError(
+                f"flow {self.name!r} has {sorted(self.per_step)} as rate × step size, and {what} "
+                "needs rates in time: use flow.at_step_size(h)"
+            )
+
+
+class FlowEnergy:
+    """A declared energy of a flow, evaluated on states."""
+
+    def __init__(self, flow: EquationFlow, name: str):
+        """Raises `DefinitionError` if the flow declares no such energy."""
+        self.flow = flow
+        self.name = name
+        self._value = energy_code(flow.name, flow.equations, energy_of(flow.equations, name))
+
+    def value(self, state: State, evaluation: Evaluation) -> Tensor:
+        """E(state), (*batch,), float64."""
+        return self._evaluate(self._value, state, evaluation)
+
+    def rate(self, state: State, evaluation: Evaluation) -> Tensor:
+        """dE/dt along the flow, (*batch,), float64.
+
+        Raises:
+            DefinitionError: The rate is not derived for this energy.
+        """
+        rate = energy_rate(self.flow.equations, self.name)
+        return self._evaluate(
+            energy_code(self.flow.name, self.flow.equations, rate), state, evaluation
+        )
+
+    def _evaluate(
+        self, codes: tuple[Compiled, Compiled], state: State, evaluation: Evaluation
+    ) -> Tensor:
+        density, scalar = codes
+        scalars = {
+            **self.flow.hyperparameters,
+            **state.scalars,
+            "t": state.time,
+            "L": evaluation.loss.to(torch.float64),
+        }
+        leaves = {**state.variables, "g": evaluation.gradient}
+        batch_dimensions = state.time.ndim
+        summed = sum_formula(density, scalars, leaves, batch_dimensions)
+        (rest,) = evaluate_scalars(scalar, scalars, leaves, batch_dimensions)
+        return summed + rest
+
+
+def checked_hyperparameters(
+    flow: str, equations: Equations, values: Mapping[str, float | Tensor]
+) -> dict[str, Tensor]:
+    """Float64 tensors for exactly the names that the equations leave open."""
+    expected = equations.hyperparameters
+    missing = [name for name in expected if name not in values]
+    unknown = [name for name in values if name not in expected]
+    if missing or unknown:
+        raise DefinitionError(
+            f"flow {flow!r} has hyperparameters {list(expected)}; "
+            + (f"missing: {missing}. " if missing else "")
+            + (f"unknown: {unknown}. " if unknown else "")
+            + "Give each a value by keyword, as in friction=1.0; variables of the method are "
+            + f"{[v.name for v in (*equations.variables, *equations.scalars)]}"
+        )
+    return {name: _number(flow, name, values[name]) for name in expected}
+
+
+def _number(flow: str, name: str, value: object) -> Tensor:
+    number = isinstance(value, int | float | Tensor) and not isinstance(value, bool)
+    if not number or (isinstance(value, Tensor) and value.is_complex()):
+        raise DefinitionError(
+            f"flow {flow!r}: {name} = {value!r} is no real number: "
+            "give a float or a (*batch,) tensor"
+        )
+    tensor = torch.as_tensor(value, dtype=torch.float64)
+    if isinstance(value, float) and math.isnan(value):
+        raise DefinitionError(f"flow {flow!r}: {name} is not a number (nan)")
+    return tensor

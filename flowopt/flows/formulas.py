@@ -1,0 +1,77 @@
+"""Printed formulas run on states: scalars once, then every leaf."""
+
+from collections.abc import Mapping
+
+from torch import Tensor
+
+from flowopt.core.state import Leaves, lift, sum_elements
+from flowopt.symbolic.printer import Compiled
+
+
+def evaluate_formulas(
+    compiled: Compiled,
+    scalars: Mapping[str, Tensor],
+    leaves: Mapping[str, Leaves],
+    batch_dimensions: int,
+) -> tuple[Leaves, ...]:
+    """Values of elementwise formulas.
+
+    Args:
+        compiled: The printed formulas.
+        scalars: Name → (*batch,), float64.
+        leaves: Name → leaves (*batch, *shape); `theta` gives their number and shapes.
+        batch_dimensions: Length of the batch shape.
+
+    Returns:
+        For each formula, one tensor per leaf of θ.
+    """
+    scalars = _with_sums(compiled, scalars, leaves, batch_dimensions)
+    coefficients = compiled.coefficients(*(scalars[name] for name in compiled.scalar_arguments))
+    arguments = [leaves[name] for name in compiled.leaf_arguments]
+    lifted: dict = {}
+    results = []
+    for index, template in enumerate(leaves["theta"]):
+        layout = (template.dtype, template.ndim)
+        if layout not in lifted:
+            lifted[layout] = [lift(value, template) for value in coefficients]
+        results.append(compiled.update(*(a[index] for a in arguments), *lifted[layout]))
+    return tuple(zip(*results, strict=True))
+
+
+def evaluate_scalars(
+    compiled: Compiled,
+    scalars: Mapping[str, Tensor],
+    leaves: Mapping[str, Leaves],
+    batch_dimensions: int,
+) -> tuple[Tensor, ...]:
+    """Values of formulas that have one value per trajectory, each (*batch,), float64."""
+    scalars = _with_sums(compiled, scalars, leaves, batch_dimensions)
+    coefficients = compiled.coefficients(*(scalars[name] for name in compiled.scalar_arguments))
+    return compiled.update(*coefficients)
+
+
+def sum_formula(
+    compiled: Compiled,
+    scalars: Mapping[str, Tensor],
+    leaves: Mapping[str, Leaves],
+    batch_dimensions: int,
+) -> Tensor:
+    """Sum over all elements of one elementwise formula, (*batch,), float64."""
+    (values,) = evaluate_formulas(compiled, scalars, leaves, batch_dimensions)
+    parts = [
+        # A formula without elementwise parts still counts once per element.
+        sum_elements(lift(value, template).expand_as(template), batch_dimensions)
+        for value, template in zip(values, leaves["theta"], strict=True)
+    ]
+    return sum(parts[1:], start=parts[0])
+
+
+def _with_sums(
+    compiled: Compiled,
+    scalars: Mapping[str, Tensor],
+    leaves: Mapping[str, Leaves],
+    batch_dimensions: int,
+) -> Mapping[str, Tensor]:
+    for name, inner in compiled.sums:
+        scalars = {**scalars, name: sum_formula(inner, scalars, leaves, batch_dimensions)}
+    return scalars

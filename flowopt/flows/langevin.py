@@ -1,0 +1,35 @@
+"""Langevin dynamics: flows with noise that sample exp(−L/temperature)."""
+
+from sympy import sqrt
+from torch import Tensor
+
+from flowopt.flows.equation_flow import EquationFlow
+from flowopt.symbolic.language import LOSS, Equations, Term, g, p, symbol, theta
+
+friction, temperature = symbol("friction"), symbol("temperature")
+
+LANGEVIN = Equations(
+    Term("B", drift={p: -g}),
+    Term("A", drift={theta: p}),
+    Term("O", drift={p: -friction * p}, diffusion={p: sqrt(2 * friction * temperature)}),
+    energies={"mechanical": LOSS + p**2 / 2},
+    reference="Langevin 1908, C. R. Acad. Sci. Paris 146, 530; words: Leimkuhler & Matthews 2013, "
+    "Appl. Math. Res. Express 2013(1), 34",
+)
+
+
+def langevin(*, friction: float | Tensor = 1.0, temperature: float | Tensor) -> EquationFlow:
+    """Underdamped Langevin dynamics, dθ = p dt, dp = −∇L dt − γp dt + √(2γT) dW.
+
+    Samples exp(−(L + |p|²/2)/T). Words: "BAOAB", or "BAOA" where only the gradient at the start of
+    a step is at hand.
+
+    Args:
+        friction: γ, 1/time; infinite friction redraws the momentum at every step.
+        temperature: T, in units of the loss as given: for a mean loss over N data, 1/N samples the
+            posterior.
+
+    Reference:
+        Leimkuhler & Matthews 2013, Appl. Math. Res. Express 2013(1), 34.
+    """
+    return EquationFlow(LANGEVIN, name="langevin", friction=friction, temperature=temperature)

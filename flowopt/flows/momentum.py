@@ -1,0 +1,100 @@
+"""Second-order flows: momentum in its several scalings."""
+
+from torch import Tensor
+
+from flowopt.flows.equation_flow import EquationFlow
+from flowopt.symbolic.language import LOSS, Equations, Term, g, p, symbol, theta
+
+friction, rate, lookahead, memory = map(symbol, ("friction", "rate", "lookahead", "memory"))
+m = symbol("m")
+
+HEAVY_BALL = Equations(
+    Term("O", drift={p: -friction * p}),
+    Term("B", drift={p: -g}),
+    Term("A", drift={theta: p}),
+    energies={"mechanical": LOSS + p**2 / 2},
+    reference="Polyak 1964, USSR Comput. Math. Math. Phys. 4(5), 1",
+)
+
+NESTEROV = Equations(
+    Term("B", drift={p: -g, theta: -lookahead * g}),
+    Term("O", drift={p: -friction * p}),
+    Term("A", drift={theta: p}),
+    energies={"mechanical": LOSS + p**2 / 2},
+    reference="Nesterov 1983, Soviet Math. Dokl. 27, 372",
+)
+
+MOMENTUM_EMA = Equations(
+    Term("M", drift={m: rate * (g - m)}),
+    Term("A", drift={theta: -m}),
+    energies={"mechanical": rate * LOSS + m**2 / 2},
+    reference="Polyak 1964, USSR Comput. Math. Math. Phys. 4(5), 1, as a moving average",
+)
+
+NESTEROV_EMA = Equations(
+    Term("M", drift={m: rate * (g - m)}),
+    Term("A", drift={theta: -(memory * m + (1 - memory) * g)}),
+    energies={"mechanical": rate * LOSS + m**2 / 2},
+    reference="Nesterov 1983, Soviet Math. Dokl. 27, 372, as a moving average",
+)
+
+
+def heavy_ball(*, friction: float | Tensor = 1.0) -> EquationFlow:
+    """Heavy ball, θ' = p, p' = −∇L − friction·p.
+
+    Word "OBA" with h = √lr and friction = −ln μ/h is torch's SGD with momentum μ at constant lr.
+
+    Args:
+        friction: Damping rate, 1/time.
+
+    Reference:
+        Polyak 1964, USSR Comput. Math. Math. Phys. 4(5), 1.
+    """
+    return EquationFlow(HEAVY_BALL, name="heavy_ball", friction=friction)
+
+
+def nesterov(*, friction: float | Tensor = 1.0, lookahead: float | Tensor = 0.0) -> EquationFlow:
+    """Nesterov's method at constant momentum, θ' = p − lookahead·∇L, p' = −∇L − friction·p.
+
+    Word "BOA" with h = lookahead = √lr and friction = −ln μ/h is torch's SGD(nesterov=True); as
+    the look-ahead vanishes the equation is the heavy ball.
+
+    Args:
+        friction: Damping rate, 1/time.
+        lookahead: Time over which the position follows the gradient at once.
+
+    Reference:
+        Nesterov 1983, Soviet Math. Dokl. 27, 372.
+    """
+    return EquationFlow(NESTEROV, name="nesterov", friction=friction, lookahead=lookahead)
+
+
+def momentum_ema(*, rate: float | Tensor = 1.0) -> EquationFlow:
+    """Momentum as a moving average of gradients, θ' = −m, m' = rate·(∇L − m).
+
+    Word "MA" with h = lr/(1 − μ) and rate·h = −ln μ is torch's SGD with momentum μ under any
+    learning-rate schedule.
+
+    Args:
+        rate: At which the average forgets, 1/time.
+
+    Reference:
+        Polyak 1964, USSR Comput. Math. Math. Phys. 4(5), 1.
+    """
+    return EquationFlow(MOMENTUM_EMA, name="momentum_ema", rate=rate)
+
+
+def nesterov_ema(*, rate: float | Tensor = 1.0, memory: float | Tensor = 1.0) -> EquationFlow:
+    """Nesterov's momentum as a moving average, θ' = −(memory·m + (1 − memory)·∇L).
+
+    Word "MA" with h = lr/(1 − μ), rate·h = −ln μ and memory = μ is torch's SGD(nesterov=True)
+    under any learning-rate schedule.
+
+    Args:
+        rate: At which the average forgets, 1/time.
+        memory: Share of the average in the direction; the rest is the fresh gradient.
+
+    Reference:
+        Nesterov 1983, Soviet Math. Dokl. 27, 372.
+    """
+    return EquationFlow(NESTEROV_EMA, name="nesterov_ema", rate=rate, memory=memory)

@@ -1,0 +1,251 @@
+"""Whole trajectories: a loop over the stepper, with records, status and counts."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from itertools import count
+
+import torch
+from torch import Tensor
+
+from flowopt.controls import Constant
+from flowopt.core.interfaces import FlowLike, Oracle, Scheme, StepControl
+from flowopt.core.noise import seeded_noise
+from flowopt.core.oracle import as_oracle
+from flowopt.core.state import State
+from flowopt.core.trajectory import Solution, Status
+from flowopt.errors import CompatibilityError, ConfigurationError, DataError
+from flowopt.records import Recorder
+from flowopt.stepper import Carry, Stepper
+from flowopt.stop import Stop, as_stop
+
+# Ensembles are asked only now and then whether any member still runs: on a GPU an answer costs a
+# synchronisation, and the trials of an ended member are masked.
+TRIALS_PER_CHUNK = 64
+
+EAGER = "eager torch: native kernels are not part of this version"
+
+
+def integrate(
+    flow: FlowLike,
+    scheme: Scheme,
+    problem: object,
+    start: object,
+    *,
+    step_size: float | Tensor | None = None,
+    steps: int | None = None,
+    duration: float | Tensor | None = None,
+    control: StepControl | None = None,
+    stop: Stop | Callable | None = None,
+    record: Mapping = (),
+    seed: int = 0,
+    compile: bool | str = "auto",
+    progress: bool | Callable[[int], None] = False,
+    device: torch.device | str | None = None,
+) -> Solution:
+    """Steps a flow from a start; one trajectory or a whole ensemble.
+
+    A trajectory that diverges is a result with a status, and keeps its last finite state. Ctrl-C
+    ends the run with what there is; `solution.state` continues it. Not differentiable.
+
+    Args:
+        flow: The equation.
+        scheme: How it becomes a step.
+        problem: Anything with `dim` and `loss(theta)`, or a `flowopt.problems.network`.
+        start: (*batch, dim), parameters by name for a network, or an earlier `solution.state`.
+        step_size: h, time per step; one number or one per trajectory.
+        steps: Most accepted steps.
+        duration: Time span; the last step is shortened to end there.
+        control: Instead of `step_size`.
+        stop: `flowopt.stop.gradient(1e-6)`, `flowopt.stop.rest(1e-6)` or a function of
+            (state, evaluation) that gives a bool per trajectory.
+        record: Name → every so many accepted steps. Names: "position", state variables, "loss",
+            "step_size", energies of the flow, "energy" for its first; or name → (every, function of
+            (state, evaluation)); or function → every.
+        seed: Of noise and minibatches.
+        compile: "auto" or False; True raises, since this version has no native kernels.
+        progress: True for a progress bar, or a function of the number of new steps.
+        device: Where to compute; by default where the start lies.
+
+    Returns:
+        Final position and state, status, steps, records, times and counts.
+
+    Raises:
+        CompatibilityError: Flow, scheme, control and problem do not fit.
+        ConfigurationError: An argument is missing or contradicts another.
+        DataError: The start or the loss has the wrong shape or type.
+    """
+    _check_arguments(step_size, steps, duration, control, compile)
+    scheme.check(flow)
+    oracle, position, earlier = _opened(problem, start, device)
+    batch = tuple(oracle.batch(position))
+    where = position[0].device
+    if earlier is None:
+        step = torch.zeros(batch, dtype=torch.int64, device=where)
+        first = 0
+    else:
+        step, first = earlier.step, int(earlier.step.min()) if earlier.step.numel() else 0
+    with torch.no_grad():
+        evaluation = oracle.evaluate(position, oracle.draw(first, seed, batch))
+        state = earlier or flow.initial_state(position, step, lambda _: evaluation)
+        control = control or Constant(step_size)
+        stepper = Stepper(
+            flow,
+            scheme,
+            oracle,
+            seeded_noise(seed, batch, where),
+            control,
+            as_stop(stop),
+            None if duration is None else state.time + _span(duration, batch, where),
+            None if steps is None else state.step + steps,
+        )
+        recorder = Recorder(record, flow, oracle, step_size)
+        carry = stepper.start(state, evaluation)
+        recorder.take(carry)
+        carry = _run(stepper, carry, recorder, (first, seed, batch), progress, steps)
+    records, times = recorder.result()
+    return Solution(
+        position=oracle.join(carry.state.position),
+        state=carry.state,
+        status=carry.status,
+        steps=carry.state.step - step,
+        records=records,
+        times=times,
+        counts={
+            "gradients": carry.gradients,
+            "losses": torch.zeros_like(carry.gradients),
+            "rejected": carry.rejected,
+        },
+        loss=carry.evaluation.loss,
+        engine=EAGER,
+    )
+
+
+def _run(
+    stepper: Stepper,
+    carry: Carry,
+    recorder: Recorder,
+    draws: tuple[int, int, tuple[int, ...]],
+    progress: bool | Callable[[int], None],
+    steps: int | None,
+) -> Carry:
+    """Advances until no trajectory runs; from the keyboard, until interrupted."""
+    first, seed, batch = draws
+    report, close = _reporter(progress, steps)
+    draw = stepper.oracle.draw
+    following = draw(first, seed, batch)
+    # One trajectory is asked at every step, since it carries no mask.
+    patience = TRIALS_PER_CHUNK if batch else 1
+    try:
+        for trial in count():
+            if trial % TRIALS_PER_CHUNK == 0:
+                step_size, memory = stepper.control.refresh(
+                    carry.state, carry.step_size, carry.memory, TRIALS_PER_CHUNK
+                )
+                carry = replace(carry, step_size=step_size, memory=memory)
+            if trial % patience == 0 and not bool((carry.status == Status.RUNNING).any()):
+                return carry
+            sample, following = following, draw(first + trial + 1, seed, batch)
+            moved = stepper.advance(carry, sample, following)
+            if not batch and bool(moved.status == Status.DIVERGED):
+                return replace(moved, state=carry.state, evaluation=carry.evaluation)
+            carry = moved
+            recorder.take(carry)
+            report(1)
+    except KeyboardInterrupt:
+        running = carry.status == Status.RUNNING
+        return replace(carry, status=torch.where(running, int(Status.INTERRUPTED), carry.status))
+    finally:
+        close()
+
+
+def _reporter(progress: bool | Callable, steps: int | None) -> tuple[Callable, Callable]:
+    """A function that is told of new steps, and one that ends it."""
+    if callable(progress):
+        return progress, lambda: None
+    if not progress:
+        return lambda _: None, lambda: None
+    try:
+        from tqdm.auto import tqdm
+    except ImportError as error:
+        raise ConfigurationError(
+            "progress=True needs tqdm: install flowopt[studies], or give a function"
+        ) from error
+    bar = tqdm(total=steps, unit="step", disable=None)
+    return bar.update, bar.close
+
+
+def _check_arguments(
+    step_size: object, steps: object, duration: object, control: object, compile: object
+) -> None:
+    if (step_size is None) == (control is None):
+        raise ConfigurationError(
+            "give either step_size or control, as in step_size=0.1 or control=Schedule(f)"
+        )
+    if steps is None and duration is None:
+        raise ConfigurationError("give steps (most accepted steps), duration (a time span) or both")
+    if steps is not None and (isinstance(steps, bool) or not isinstance(steps, int) or steps < 0):
+        raise ConfigurationError(f"steps is a whole number that is not negative, got {steps!r}")
+    if steps is None and (control is not None or not _all_positive(step_size)):
+        raise ConfigurationError(
+            f"a duration alone ends only where every step moves on in time, got {step_size!r}: "
+            "give a positive step_size, or steps too"
+        )
+    if duration is not None and not _all_positive(duration):
+        raise ConfigurationError(f"a duration is positive and finite, got {duration!r}")
+    if compile not in ("auto", False):
+        raise CompatibilityError(
+            f"compile={compile!r}: this version has no native kernels; use 'auto' or False, which "
+            "run in eager torch"
+        )
+
+
+def _all_positive(value: float | Tensor) -> bool:
+    tensor = torch.as_tensor(value, dtype=torch.float64)
+    return bool((torch.isfinite(tensor) & (tensor > 0)).all())
+
+
+def _span(duration: float | Tensor, batch: tuple[int, ...], device: torch.device) -> Tensor:
+    return torch.as_tensor(duration, dtype=torch.float64, device=device).expand(batch)
+
+
+def _opened(
+    problem: object, start: object, device: torch.device | str | None
+) -> tuple[Oracle, tuple[Tensor, ...], State | None]:
+    """Oracle, position and, if the run continues, the earlier state."""
+    earlier = start if isinstance(start, State) else None
+    leaves = earlier.position if earlier else _tensors(start)
+    if any(leaf.requires_grad for leaf in leaves):
+        raise DataError(
+            "integrate is not differentiable and the start requires grad: detach it, or use "
+            "flowopt.adapters.to_torchdiffeq, whose solvers differentiate"
+        )
+    if earlier and device is not None:
+        earlier = replace(
+            earlier.map(lambda leaf: leaf.to(device)),
+            time=earlier.time.to(device),
+            step=earlier.step.to(device),
+        )
+    elif device is not None:
+        start = _moved(start, device)
+    leaves = earlier.position if earlier else _tensors(start)
+    sample = leaves[0] if leaves else torch.zeros(0)
+    dtype = sample.dtype if sample.is_floating_point() else torch.float64
+    oracle = as_oracle(problem, dtype, sample.device)
+    position = earlier.position if earlier else oracle.leaves(start)
+    return oracle, position, earlier
+
+
+def _tensors(start: object) -> tuple[Tensor, ...]:
+    if isinstance(start, Tensor):
+        return (start,)
+    if isinstance(start, Mapping):
+        return tuple(value for value in start.values() if isinstance(value, Tensor))
+    return ()
+
+
+def _moved(start: object, device: torch.device | str) -> object:
+    if isinstance(start, Tensor):
+        return start.to(device)
+    if isinstance(start, Mapping):
+        return {name: value.to(device) for name, value in start.items()}
+    return start

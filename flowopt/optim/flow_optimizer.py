@@ -1,0 +1,225 @@
+"""Any flow and scheme as a `torch.optim.Optimizer`."""
+
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from flowopt.classic.checks import check_not_negative
+from flowopt.controls import Constant
+from flowopt.core.evaluation import Evaluation
+from flowopt.core.interfaces import Scheme
+from flowopt.core.noise import PhiloxNoise
+from flowopt.core.state import State
+from flowopt.errors import CompatibilityError, ConfigurationError
+from flowopt.flows import EquationFlow
+from flowopt.optim.gradients import GradientOracle
+from flowopt.schemes import Splitting
+from flowopt.stepper import Carry, Stepper
+
+# Kept between steps by schemes that end with a gradient.
+CARRIED = "end_gradient"
+
+
+class FlowOptimizer(torch.optim.Optimizer):
+    """Steps a flow with the gradients of a training loop.
+
+    Every param_groups entry may override `lr` and the flow's hyperparameters; all are read at every
+    step. Equal to `integrate` on the same gradients.
+
+    Args:
+        params: Parameters, named parameters or groups, as for torch.optim.
+        flow: The equation.
+        scheme: How it becomes a step. With more than the gradient at the start of a step,
+            `step(closure)` is needed.
+        lr: Step size h, time per step; a float or a 0-d tensor.
+        maximize: Whether to climb.
+        seed: Of the noise; None takes `torch.initial_seed()`.
+        foreach: Only None and False: leaves are stepped one by one.
+        compile: Only False: native kernels are not part of this version.
+
+    Raises:
+        CompatibilityError: Flow and scheme do not fit.
+        ConfigurationError: A value is out of range.
+    """
+
+    def __init__(
+        self,
+        params: Iterable,
+        flow: EquationFlow,
+        scheme: Scheme,
+        lr: float | Tensor = 1e-3,
+        *,
+        maximize: bool = False,
+        seed: int | None = None,
+        foreach: bool | None = None,
+        compile: bool = False,
+    ):
+        """See the class."""
+        check_not_negative(lr=lr)
+        scheme.check(flow)
+        self.flow, self.scheme = flow, scheme
+        values = {name: _plain(value) for name, value in flow.hyperparameters.items()}
+        self._start(params, {"lr": lr, **values, "maximize": maximize}, seed, foreach, compile)
+
+    def _start(
+        self, params: Iterable, defaults: dict, seed: int | None, foreach: object, compile: object
+    ) -> None:
+        if foreach or compile:
+            raise CompatibilityError(
+                f"foreach={foreach}, compile={compile}: this version steps leaves one by one in "
+                "eager torch; leave both out"
+            )
+        self.seed = torch.initial_seed() if seed is None else seed
+        super().__init__(params, defaults)
+
+    def __getstate__(self) -> dict[str, Any]:
+        """What torch keeps, and what it would drop: flow, scheme and seed."""
+        kept = {name: self.__dict__[name] for name in ("flow", "scheme", "seed")}
+        return {**super().__getstate__(), **kept}
+
+    def add_param_group(self, param_group: dict) -> None:
+        """Adds a group; parameters are real and floating.
+
+        Raises:
+            CompatibilityError: A parameter is complex, or several groups meet a scheme that
+                evaluates gradients within the step.
+        """
+        super().add_param_group(param_group)
+        group = self.param_groups[-1]
+        for parameter in group["params"]:
+            if not parameter.is_floating_point():
+                raise CompatibilityError(
+                    f"a parameter has dtype {parameter.dtype}: only real floating parameters move"
+                )
+        flow, scheme, _ = self._plan(group)
+        if len(self.param_groups) > 1 and not scheme.closure_free(flow):
+            raise CompatibilityError(
+                f"{scheme!r} evaluates gradients within the step, for which all parameters have to "
+                "be in one group"
+            )
+
+    def _plan(self, group: dict) -> tuple[EquationFlow, Scheme, Tensor]:
+        """Flow, scheme and step size of a group, from its values as they are now."""
+        check_not_negative(lr=group["lr"])
+        changes = {name: group[name] for name in self.flow.hyperparameters}
+        flow = self.flow.with_hyperparameters(**changes)
+        return flow, self.scheme, torch.as_tensor(group["lr"], dtype=torch.float64)
+
+    @torch.no_grad()
+    def step(self, closure: Callable[[], Tensor] | None = None) -> Tensor | None:
+        """One step.
+
+        Args:
+            closure: Clears gradients, runs backward and returns the loss.
+
+        Returns:
+            The loss at the start of the step, if there is a closure.
+
+        Raises:
+            CompatibilityError: The scheme needs gradients within the step and there is no closure.
+        """
+        loss = None
+        if closure is not None:
+            with torch.enable_grad():
+                loss = closure()
+        elements = 0
+        for group in self.param_groups:
+            self._step_group(group, closure, loss, elements)
+            elements += sum(parameter.numel() for parameter in group["params"])
+        return loss
+
+    def _step_group(
+        self, group: dict, closure: Callable | None, loss: Tensor | None, first_element: int
+    ) -> None:
+        parameters, offsets = [], []
+        for parameter in group["params"]:
+            if parameter.grad is not None:
+                if parameter.grad.is_sparse:
+                    raise CompatibilityError("sparse gradients are not supported")
+                parameters.append(parameter)
+                offsets.append(first_element)
+            first_element += parameter.numel()
+        if not parameters:
+            return
+        flow, scheme, step_size = self._plan(group)
+        if closure is None and not scheme.closure_free(flow):
+            raise CompatibilityError(_remedy(flow, scheme))
+        sign = -1.0 if group["maximize"] else 1.0
+        oracle = GradientOracle(parameters, sign, closure, _remedy(flow, scheme))
+        noise = PhiloxNoise(torch.tensor(self.seed % 2**63), torch.tensor(0), tuple(offsets))
+        evaluation = self._carried(parameters) or oracle.read(loss)
+        state = self._state_of(group, parameters, flow, evaluation)
+        stepper = Stepper(flow, scheme, oracle, noise, Constant(step_size), observed=False)
+        none = torch.tensor(0)
+        carry = stepper.advance(Carry(state, evaluation, step_size, (), none, none, none))
+        self._keep(group, parameters, carry)
+
+    def _carried(self, parameters: list[Tensor]) -> Evaluation | None:
+        """The gradient with which the last step ended, if the scheme kept it."""
+        gradients = tuple(self.state[parameter].get(CARRIED) for parameter in parameters)
+        if any(gradient is None for gradient in gradients):
+            return None
+        return Evaluation(torch.tensor(torch.nan, dtype=torch.float64), gradients)
+
+    def _state_of(
+        self, group: dict, parameters: list[Tensor], flow: EquationFlow, evaluation: Evaluation
+    ) -> State:
+        """The state that `_keep` put away; where there is none, the flow's initial state."""
+        position = tuple(parameter.detach() for parameter in parameters)
+        step = torch.tensor(group.get("step", 0))
+        fresh = flow.initial_state(position, step, lambda _: evaluation)
+        variables = {
+            name: tuple(
+                self.state[parameter].get(name, leaf)
+                for parameter, leaf in zip(parameters, leaves, strict=True)
+            )
+            for name, leaves in fresh.variables.items()
+            if name != "theta"
+        }
+        scalars = {
+            name: torch.tensor(group.get(name, float(value)), dtype=torch.float64)
+            for name, value in fresh.scalars.items()
+        }
+        time = torch.tensor(group.get("time", 0.0), dtype=torch.float64)
+        return State({"theta": position, **variables}, scalars, time, step)
+
+    def _keep(self, group: dict, parameters: list[Tensor], carry: Carry) -> None:
+        """Writes parameters, variables, and what is live into torch's places."""
+        state = carry.state
+        for index, parameter in enumerate(parameters):
+            parameter.copy_(state.position[index])
+            kept = self.state[parameter]
+            for name, leaves in state.variables.items():
+                if name != "theta":
+                    kept[name] = leaves[index]
+            if carry.evaluation is not None:
+                kept[CARRIED] = carry.evaluation.gradient[index]
+        group["time"], group["step"] = float(state.time), int(state.step)
+        for name, value in state.scalars.items():
+            group[name] = float(value)
+
+
+def _plain(value: Tensor) -> float:
+    if value.ndim:
+        raise ConfigurationError(
+            f"an optimizer steps one network: hyperparameters are numbers, got a tensor of shape "
+            f"{tuple(value.shape)}"
+        )
+    return value.item()
+
+
+def _remedy(flow: EquationFlow, scheme: Scheme) -> str:
+    """What to do where a scheme needs gradients that are not there."""
+    message = (
+        f"{scheme!r} needs gradients within the step, beyond the one at its start: call "
+        "step(closure)"
+    )
+    if isinstance(scheme, Splitting):
+        for length in range(len(scheme.word) - 1, 0, -1):
+            shorter = scheme.word[:length]
+            covers = set(shorter) == set(flow.letters)
+            if covers and Splitting(shorter).closure_free(flow):
+                return f"{message}, or use Splitting({shorter!r}), which needs none"
+    return message

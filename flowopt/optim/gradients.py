@@ -1,0 +1,56 @@
+"""The oracle of an optimizer: gradients that a training loop left in the parameters."""
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from flowopt.core.evaluation import Evaluation
+from flowopt.core.interfaces import Sample
+from flowopt.core.state import Leaves
+from flowopt.errors import CompatibilityError
+
+
+class GradientOracle:
+    """Reads p.grad, after calling the closure where the position has moved.
+
+    Args:
+        parameters: Those that have a gradient.
+        sign: −1 to maximise.
+        closure: Clears gradients, runs backward and returns the loss.
+        remedy: What to do where the closure is missing but needed.
+    """
+
+    def __init__(
+        self,
+        parameters: list[Tensor],
+        sign: float,
+        closure: Callable[[], Tensor] | None,
+        remedy: str,
+    ):
+        """See the class."""
+        self._parameters, self._sign = parameters, sign
+        self._closure, self._remedy = closure, remedy
+
+    def read(self, loss: Tensor | float | None) -> Evaluation:
+        """The gradients that are there."""
+        gradient = tuple(-p.grad if self._sign < 0 else p.grad.detach() for p in self._parameters)
+        value = torch.nan if loss is None else self._sign * torch.as_tensor(loss).detach()
+        return Evaluation(torch.as_tensor(value, dtype=torch.float64), gradient)
+
+    def evaluate(self, position: Leaves, sample: Sample) -> Evaluation:
+        """Moves the parameters to the position, calls the closure and reads the gradients.
+
+        Raises:
+            CompatibilityError: There is no closure.
+        """
+        if self._closure is None:
+            raise CompatibilityError(self._remedy)
+        with torch.no_grad():
+            for parameter, leaf in zip(self._parameters, position, strict=True):
+                parameter.copy_(leaf)
+        with torch.enable_grad():
+            loss = self._closure()
+        evaluation = self.read(loss)
+        # The closure writes into the same gradient tensors again.
+        return Evaluation(evaluation.loss, tuple(g.clone() for g in evaluation.gradient))

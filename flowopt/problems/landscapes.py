@@ -1,0 +1,122 @@
+"""Small landscapes with known critical points."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from flowopt.errors import DataError
+
+
+@dataclass(frozen=True)
+class CriticalPoint:
+    """A point where the gradient vanishes.
+
+    Attributes:
+        position: (dim,).
+        value: Loss there.
+        kind: "minimum", "maximum" or "saddle".
+        eigenvalues: Of the Hessian, ascending.
+    """
+
+    position: tuple[float, ...]
+    value: float
+    kind: str
+    eigenvalues: tuple[float, ...]
+
+
+@dataclass(frozen=True)
+class Landscape:
+    """A loss with a name.
+
+    Attributes:
+        name: In the registry.
+        dim: Number of parameters.
+        function: (*batch, dim) → (*batch,).
+        critical_points: All of them, with what is known.
+    """
+
+    name: str
+    dim: int
+    function: Callable[[Tensor], Tensor]
+    critical_points: tuple[CriticalPoint, ...]
+
+    def loss(self, theta: Tensor) -> Tensor:
+        """(*batch, dim) → (*batch,)."""
+        return self.function(theta)
+
+    def gradient(self, theta: Tensor) -> Tensor:
+        """(*batch, dim) → (*batch, dim)."""
+        with torch.enable_grad():
+            position = theta.detach().requires_grad_()
+            (gradient,) = torch.autograd.grad(self.function(position).sum(), position)
+        return gradient
+
+
+def quadratic(curvatures: Sequence[float] | Tensor) -> Landscape:
+    """½ Σ kᵢ θᵢ² for curvatures k, or ½ θᵀKθ for a symmetric matrix K.
+
+    Raises:
+        DataError: The curvatures are neither a vector nor a symmetric matrix.
+    """
+    matrix = torch.as_tensor(curvatures, dtype=torch.float64)
+    if matrix.ndim == 1 and len(matrix):
+        diagonal = matrix
+
+        def loss(theta: Tensor) -> Tensor:
+            return (0.5 * diagonal.to(theta) * theta**2).sum(-1)
+
+        eigenvalues = matrix.sort().values
+    elif matrix.ndim == 2 and matrix.numel() and torch.equal(matrix, matrix.T):
+
+        def loss(theta: Tensor) -> Tensor:
+            return 0.5 * ((theta @ matrix.to(theta)) * theta).sum(-1)
+
+        eigenvalues = torch.linalg.eigvalsh(matrix)
+    else:
+        raise DataError(
+            f"curvatures of shape {tuple(matrix.shape)}: give a vector or a symmetric matrix"
+        )
+    dim = len(matrix)
+    origin = _critical((0.0,) * dim, 0.0, tuple(eigenvalues.tolist()))
+    return Landscape("quadratic", dim, loss, (origin,))
+
+
+def double_well() -> Landscape:
+    """(θ² − 1)² in one dimension: minima at ±1, a maximum at 0."""
+    return Landscape(
+        "double_well",
+        1,
+        lambda theta: ((theta**2 - 1.0) ** 2).sum(-1),
+        (
+            _critical((-1.0,), 0.0, (8.0,)),
+            _critical((0.0,), 1.0, (-4.0,)),
+            _critical((1.0,), 0.0, (8.0,)),
+        ),
+    )
+
+
+def rosenbrock() -> Landscape:
+    """(1 − x)² + 100 (y − x²)²: one minimum at (1, 1), at the end of a curved valley.
+
+    Reference:
+        Rosenbrock 1960, Comput. J. 3(3), 175.
+    """
+
+    def loss(theta: Tensor) -> Tensor:
+        x, y = theta.unbind(-1)
+        return (1.0 - x) ** 2 + 100.0 * (y - x**2) ** 2
+
+    root = 250501.0**0.5
+    return Landscape(
+        "rosenbrock", 2, loss, (_critical((1.0, 1.0), 0.0, (501.0 - root, 501.0 + root)),)
+    )
+
+
+def _critical(
+    position: tuple[float, ...], value: float, eigenvalues: tuple[float, ...]
+) -> CriticalPoint:
+    signs = {eigenvalue > 0 for eigenvalue in eigenvalues}
+    kind = "saddle" if len(signs) == 2 else "minimum" if True in signs else "maximum"
+    return CriticalPoint(position, value, kind, eigenvalues)

@@ -1,0 +1,220 @@
+"""Any torch module with data as a problem, alone or as an ensemble of replicas."""
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from flowopt.core.evaluation import Evaluation
+from flowopt.core.interfaces import Sample
+from flowopt.core.state import Leaves
+from flowopt.errors import DataError
+
+
+@dataclass(frozen=True)
+class Minibatches:
+    """How rows of the data are drawn.
+
+    Attributes:
+        size: Rows per step.
+        shared: Whether the replicas of an ensemble see the same rows.
+        replacement: Whether rows are drawn independently; else each epoch is a new permutation,
+            of which an incomplete last minibatch is left out.
+    """
+
+    size: int
+    shared: bool = True
+    replacement: bool = False
+
+    def __post_init__(self) -> None:
+        """Checks the size."""
+        if not isinstance(self.size, int) or self.size < 1:
+            raise DataError(f"a minibatch has at least one row, got size={self.size!r}")
+
+
+class Network:
+    """Mean loss of a module over data.
+
+    Attributes:
+        module: The module; its parameters are the start, and are never written.
+        dim: Number of trainable parameters.
+    """
+
+    def __init__(
+        self,
+        module: nn.Module,
+        loss: Callable[[Tensor, Tensor], Tensor],
+        data: tuple[Tensor, Tensor],
+        batch: Minibatches | None = None,
+    ):
+        """See `network`."""
+        self.module = module
+        self._loss = loss
+        self.inputs, self.targets = _checked_data(data)
+        self.minibatches = batch
+        self.names = [n for n, w in module.named_parameters() if w.requires_grad]
+        self._shapes = {n: w.shape for n, w in module.named_parameters()}
+        self.dim = sum(math.prod(self._shapes[name]) for name in self.names)
+        if self.dim == 0:
+            raise DataError(f"{type(module).__name__} has no trainable parameter")
+        if batch is not None and batch.size > len(self.inputs):
+            raise DataError(
+                f"minibatches of {batch.size} rows from data with {len(self.inputs)} rows"
+            )
+        self._epochs: dict[int, tuple[int, Tensor]] = {}
+
+    def start(self, replicas: int | None = None) -> dict[str, Tensor]:
+        """The module's parameters, by name.
+
+        Args:
+            replicas: Number of copies along a new first axis; none for a single network.
+        """
+        values = {name: self.module.get_parameter(name).detach().clone() for name in self.names}
+        if replicas is None:
+            return values
+        return {name: torch.stack([value] * replicas) for name, value in values.items()}
+
+    def leaves(self, start: object) -> Leaves:
+        """Parameter tensors of a start given by name; one more axis in front for replicas."""
+        if not isinstance(start, Mapping) or set(start) != set(self.names):
+            got = sorted(start) if isinstance(start, Mapping) else type(start).__name__
+            raise DataError(
+                f"the start of a network maps parameter names to tensors, got {got}, expected "
+                f"{self.names}: use problem.start()"
+            )
+        leaves = tuple(start[name].detach().clone() for name in self.names)
+        batch = self.batch(leaves)
+        for name, leaf in zip(self.names, leaves, strict=True):
+            if leaf.shape != (*batch, *self._shapes[name]):
+                raise DataError(
+                    f"{name} has shape {tuple(leaf.shape)}, expected "
+                    f"{(*batch, *self._shapes[name])}"
+                )
+        return leaves
+
+    def batch(self, position: Leaves) -> tuple[int, ...]:
+        """() for a network, (replicas,) for an ensemble."""
+        extra = position[0].ndim - len(self._shapes[self.names[0]])
+        if extra not in (0, 1):
+            raise DataError(
+                f"{self.names[0]} has shape {tuple(position[0].shape)}, expected "
+                f"{tuple(self._shapes[self.names[0]])} with at most one axis of replicas before it"
+            )
+        return tuple(position[0].shape[:extra])
+
+    def join(self, position: Leaves) -> dict[str, Tensor]:
+        """Parameters by name, as `module.load_state_dict(…, strict=False)` takes them."""
+        return dict(zip(self.names, position, strict=True))
+
+    def draw(self, step: int, seed: int, batch: tuple[int, ...]) -> Sample:
+        """Row numbers of a step, a pure function of step and seed; None for all rows.
+
+        Returns:
+            (size,) where all networks see the same rows, else (replicas, size).
+        """
+        if self.minibatches is None:
+            return None
+        if self.minibatches.shared or not batch:
+            return self._rows(step, seed)
+        return torch.stack([self._rows(step, _mixed(seed, i + 1)) for i in range(batch[0])])
+
+    def _rows(self, step: int, seed: int) -> Tensor:
+        rows, size = len(self.inputs), self.minibatches.size
+        if self.minibatches.replacement:
+            generator = torch.Generator().manual_seed(_mixed(seed, step))
+            return torch.randint(rows, (size,), generator=generator).to(self.inputs.device)
+        epoch, place = divmod(step, rows // size)
+        return self._permutation(epoch, seed)[place * size : (place + 1) * size]
+
+    def _permutation(self, epoch: int, seed: int) -> Tensor:
+        if seed not in self._epochs or self._epochs[seed][0] != epoch:
+            generator = torch.Generator().manual_seed(_mixed(seed, epoch))
+            permutation = torch.randperm(len(self.inputs), generator=generator)
+            self._epochs[seed] = (epoch, permutation.to(self.inputs.device))
+        return self._epochs[seed][1]
+
+    def evaluate(self, position: Leaves, sample: Sample) -> Evaluation:
+        """Loss and gradient on the rows of a sample."""
+        leaves = tuple(leaf.detach().requires_grad_() for leaf in position)
+        with torch.enable_grad():
+            losses = self._losses(leaves, sample)
+            gradient = torch.autograd.grad(losses.sum(), leaves, materialize_grads=True)
+        return Evaluation(losses.detach(), gradient)
+
+    def loss(self, position: Mapping[str, Tensor]) -> Tensor:
+        """Mean loss over all rows, () or (replicas,)."""
+        with torch.no_grad():
+            return self._losses(self.leaves(position), None)
+
+    def outputs(self, position: Mapping[str, Tensor], inputs: Tensor) -> Tensor:
+        """What the module gives for inputs, without gradient; replicas along the first axis."""
+        leaves = self.leaves(position)
+        with torch.no_grad():
+            if not self.batch(leaves):
+                return torch.func.functional_call(self.module, self.join(leaves), (inputs,))
+            call = torch.func.functional_call
+            return torch.vmap(lambda w: call(self.module, w, (inputs,)))(self.join(leaves))
+
+    def _losses(self, leaves: Leaves, sample: Sample) -> Tensor:
+        def mean_loss(parameters: dict[str, Tensor], inputs: Tensor, targets: Tensor) -> Tensor:
+            outputs = torch.func.functional_call(self.module, parameters, (inputs,))
+            return self._loss(outputs, targets)
+
+        inputs = self.inputs if sample is None else self.inputs[sample]
+        targets = self.targets if sample is None else self.targets[sample]
+        batch = self.batch(leaves)
+        if not batch:
+            losses = mean_loss(self.join(leaves), inputs, targets)
+        else:
+            rows = 0 if sample is not None and sample.ndim == 2 else None
+            losses = torch.vmap(mean_loss, in_dims=(0, rows, rows))(
+                self.join(leaves), inputs, targets
+            )
+        if losses.shape != batch:
+            raise DataError(
+                f"the loss has shape {tuple(losses.shape)}, expected one number per network: "
+                "use a mean over rows, as torch.nn.functional.cross_entropy gives"
+            )
+        return losses
+
+
+def network(
+    module: nn.Module,
+    loss: Callable[[Tensor, Tensor], Tensor],
+    data: tuple[Tensor, Tensor],
+    *,
+    batch: Minibatches | None = None,
+) -> Network:
+    """A module, its loss and its data as a problem for `integrate`.
+
+    Args:
+        module: Any module; the trainable parameters move, buffers stay the module's own.
+        loss: (outputs, targets) → 0-d mean loss, such as `torch.nn.functional.cross_entropy`.
+        data: Inputs (rows, …) and targets (rows, …), on the module's device.
+        batch: Minibatches; all rows at every step where not given.
+
+    Raises:
+        DataError: The data is empty, its parts differ in length, or nothing is trainable.
+    """
+    return Network(module, loss, data, batch)
+
+
+def _checked_data(data: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
+    if not isinstance(data, tuple | list) or len(data) != 2:
+        raise DataError("data is a pair (inputs, targets) of tensors")
+    inputs, targets = data
+    if not (isinstance(inputs, Tensor) and isinstance(targets, Tensor)):
+        raise DataError("data is a pair (inputs, targets) of tensors")
+    if len(inputs) == 0 or len(inputs) != len(targets):
+        raise DataError(
+            f"inputs of shape {tuple(inputs.shape)} and targets of shape {tuple(targets.shape)}: "
+            "both need the same number of rows, at least one"
+        )
+    return inputs, targets
+
+
+def _mixed(seed: int, number: int) -> int:
+    """One seed of two numbers."""
+    return (seed * 0x9E3779B97F4A7C15 + number * 0xBF58476D1CE4E5B9) % 2**63

@@ -1,0 +1,78 @@
+"""Explicit Runge–Kutta methods on the summed drift."""
+
+import difflib
+from dataclasses import replace
+
+from torch import Tensor
+
+from flowopt.core.interfaces import Evaluate, FlowLike, Noise
+from flowopt.core.state import State
+from flowopt.errors import CompatibilityError
+from flowopt.schemes.drift import check_drift_scheme
+from flowopt.schemes.tableau import TABLEAUX, Tableau
+
+
+class RungeKutta:
+    """An explicit Runge–Kutta method.
+
+    Args:
+        tableau: One of "heun", "midpoint", "rk4", "dopri5", or a `Tableau` of one's own.
+
+    Raises:
+        CompatibilityError: No tableau has that name.
+
+    Reference:
+        Hairer, Nørsett & Wanner 1993, Solving Ordinary Differential Equations I, chapter II.
+    """
+
+    def __init__(self, tableau: str | Tableau):
+        """See the class."""
+        if not isinstance(tableau, Tableau) and tableau not in TABLEAUX:
+            close = difflib.get_close_matches(str(tableau), TABLEAUX, n=1)
+            raise CompatibilityError(
+                f"no Runge-Kutta method {tableau!r}: known are {list(TABLEAUX)}"
+                + (f"; did you mean {close[0]!r}?" if close else "")
+            )
+        self.tableau = tableau if isinstance(tableau, Tableau) else TABLEAUX[tableau]
+
+    def __repr__(self) -> str:
+        """As it is written."""
+        return f"RungeKutta({self.tableau.name!r})"
+
+    def check(self, flow: FlowLike) -> None:
+        """Raises `CompatibilityError` for noisy flows and drifts without a value at the start."""
+        check_drift_scheme(self, flow)
+
+    def order(self, flow: FlowLike) -> float:
+        """The tableau's order, whatever the flow."""
+        return float(self.tableau.order)
+
+    def gradient_evaluations(self, flow: FlowLike) -> int:
+        """Stages, less the last where it is the first of the next step."""
+        return len(self.tableau.weights) - int(self.tableau.reuses_last_stage)
+
+    def closure_free(self, flow: FlowLike) -> bool:
+        """Several stages need gradients away from the start."""
+        return len(self.tableau.weights) == 1
+
+    def step(
+        self, flow: FlowLike, state: State, step_size: Tensor, evaluate: Evaluate, noise: Noise
+    ) -> State:
+        """The stages, then their weighted sum."""
+        tableau = self.tableau
+        slopes: list[State] = []
+        point = state
+        for row, node in zip(tableau.stages, tableau.nodes, strict=True):
+            if slopes:
+                point = _along(state, step_size, row, slopes)
+                point = replace(point, time=state.time + float(node) * step_size)
+            slopes.append(flow.drift(point, evaluate(point)))
+        if tableau.reuses_last_stage:
+            # The last stage stands at the end of the step, where it was evaluated already.
+            return point
+        return _along(state, step_size, tableau.weights, slopes)
+
+
+def _along(state: State, step_size: Tensor, weights: tuple, slopes: list[State]) -> State:
+    pairs = zip(weights, slopes, strict=False)
+    return state.plus([(float(weight) * step_size, slope) for weight, slope in pairs if weight])

@@ -1,0 +1,108 @@
+"""Splitting schemes: one map per letter of a word, composed from left to right."""
+
+from collections.abc import Mapping
+
+from torch import Tensor
+
+from flowopt.core.interfaces import Evaluate, FlowLike, LetterMove, Noise
+from flowopt.core.state import State
+from flowopt.errors import CompatibilityError
+
+MOST_LETTERS = 512
+
+
+class Splitting:
+    """A word over a flow's letters, such as "BAOAB".
+
+    A letter that occurs n times covers 1/n of the step each time.
+
+    Args:
+        word: Capital letters, each naming a term of the flow.
+        maps: Letter → "euler" where the drift is to be held instead of solved.
+
+    Raises:
+        CompatibilityError: The word or a choice of map is malformed.
+
+    Reference:
+        McLachlan & Quispel 2002, Acta Numerica 11, 341.
+    """
+
+    def __init__(self, word: str, maps: Mapping[str, str] | None = None):
+        """See the class."""
+        letters = isinstance(word, str) and word.isascii() and word.isalpha() and word.isupper()
+        if not letters or len(word) > MOST_LETTERS:
+            raise CompatibilityError(
+                f"a splitting word is made of up to {MOST_LETTERS} capital letters, as in 'BAOAB', "
+                f"got {word!r}"
+            )
+        self.word = word
+        self.maps = dict(maps or {})
+        for letter, kind in self.maps.items():
+            if letter not in word or kind not in ("exact", "frozen", "euler"):
+                raise CompatibilityError(
+                    f"maps={self.maps}: give letters of {word!r} one of 'exact', 'frozen', 'euler'"
+                )
+        self.moves = tuple(
+            LetterMove(letter, self.maps.get(letter), word.count(letter), place)
+            for place, letter in enumerate(word)
+        )
+
+    def __repr__(self) -> str:
+        """As it is written."""
+        return f"Splitting({self.word!r}" + (f", maps={self.maps})" if self.maps else ")")
+
+    def check(self, flow: FlowLike) -> None:
+        """Raises `CompatibilityError` unless the word covers every term of the flow."""
+        missing = [letter for letter in flow.letters if letter not in self.word]
+        unknown = sorted({letter for letter in self.word if letter not in flow.letters})
+        if missing or unknown:
+            raise CompatibilityError(
+                f"word {self.word!r} and flow {flow.name!r} with letters {list(flow.letters)} do "
+                "not fit: "
+                + (f"the flow has no {unknown}; " if unknown else "")
+                + (f"the word leaves out {missing}; " if missing else "")
+                + "a word covers every term of its flow"
+            )
+        for move in self.moves:
+            flow.kind(move.letter, move.kind)
+
+    def order(self, flow: FlowLike) -> float:
+        """Order for a generic loss: 2 for a palindrome of exact maps, else 1; weak where noisy."""
+        if any(flow.kind(move.letter, move.kind) != "exact" for move in self.moves):
+            return 1.0
+        if len(flow.letters) == 1:
+            return float("inf")
+        return 2.0 if self.word == self.word[::-1] else 1.0
+
+    def gradient_evaluations(self, flow: FlowLike) -> int:
+        """Gradients per step, when the one at the end of the last step is used again."""
+        return self._gradients(flow, known_at_start=self._known_at_end(flow))
+
+    def closure_free(self, flow: FlowLike) -> bool:
+        """Whether the gradient at the start of the step is all that it needs."""
+        return self._gradients(flow, known_at_start=True) == 0
+
+    def step(
+        self, flow: FlowLike, state: State, step_size: Tensor, evaluate: Evaluate, noise: Noise
+    ) -> State:
+        """The letters' maps, one after the other."""
+        for move in self.moves:
+            state = flow.apply(move, state, step_size, evaluate, noise)
+        return state
+
+    def _gradients(self, flow: FlowLike, *, known_at_start: bool) -> int:
+        known, count = known_at_start, 0
+        for move in self.moves:
+            if flow.uses_gradient(move.letter) and not known:
+                known, count = True, count + 1
+            if flow.moves_position(move.letter):
+                known = False
+        return count
+
+    def _known_at_end(self, flow: FlowLike) -> bool:
+        for move in reversed(self.moves):
+            if flow.moves_position(move.letter):
+                return False
+            if flow.uses_gradient(move.letter):
+                return True
+        return False

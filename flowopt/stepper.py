@@ -1,0 +1,178 @@
+"""The stepping code: the only place where trajectories are advanced."""
+
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+from torch.utils import _pytree as pytree
+
+from flowopt.core.evaluation import Evaluation, Evaluator
+from flowopt.core.interfaces import FlowLike, Noise, Oracle, Point, Sample, Scheme, StepControl
+from flowopt.core.state import State, select
+from flowopt.core.trajectory import Status
+from flowopt.stop import Stop
+
+# A last step within rounding of the time span's end is the last step, not the one before a sliver.
+END_TOLERANCE = 1e-12
+
+
+@dataclass(frozen=True)
+class Carry:
+    """What one trial hands to the next.
+
+    Attributes:
+        state: Where the trajectories are.
+        evaluation: Loss and gradient there, if known.
+        step_size: Of the next trial, (*batch,), float64.
+        memory: What the control remembers.
+        status: (*batch,), int64, values of `Status`.
+        gradients: Evaluations so far, (*batch,), int64.
+        rejected: Rejected trials so far, (*batch,), int64.
+    """
+
+    state: State
+    evaluation: Evaluation | None
+    step_size: Tensor
+    memory: tuple[Tensor, ...]
+    status: Tensor
+    gradients: Tensor
+    rejected: Tensor
+
+
+pytree.register_pytree_node(
+    Carry,
+    lambda c: (
+        [c.state, c.evaluation, c.step_size, c.memory, c.status, c.gradients, c.rejected],
+        None,
+    ),
+    lambda children, _: Carry(*children),
+    serialized_type_name="flowopt.Carry",
+)
+
+
+@dataclass(frozen=True)
+class Stepper:
+    """Joins flow, scheme, control, problem and noise.
+
+    Attributes:
+        flow: The equation.
+        scheme: How it becomes a step.
+        oracle: The problem.
+        noise: Source of random numbers.
+        control: How far to step, and whether to accept.
+        stop: Condition that ends a trajectory.
+        end_time: (*batch,), float64: where the last step is shortened to end.
+        last_step: (*batch,), int64: step number at which a trajectory ends.
+        observed: Whether the end of each step is evaluated and judged; without it nobody asks how
+            trajectories fare, as for an optimizer that is handed its gradients.
+    """
+
+    flow: FlowLike
+    scheme: Scheme
+    oracle: Oracle
+    noise: Noise
+    control: StepControl
+    stop: Stop | None = None
+    end_time: Tensor | None = None
+    last_step: Tensor | None = None
+    observed: bool = True
+
+    def start(self, state: State, evaluation: Evaluation) -> Carry:
+        """The first carry, of a state and its evaluation."""
+        step_size, memory = self.control.start(state)
+        none = torch.zeros_like(state.step)
+        finite = evaluation.finite
+        for leaves in state.variables.values():
+            for leaf in leaves:
+                unfit = ~torch.isfinite(leaf).reshape((*state.batch, -1)).all(-1)
+                finite = finite & ~unfit
+        status = torch.where(finite, int(Status.RUNNING), int(Status.DIVERGED)) + none
+        status = self._ended(status, state, evaluation)
+        return Carry(state, evaluation, step_size, memory, status, none + 1, none)
+
+    def advance(self, carry: Carry, sample: Sample = None, following: Sample = None) -> Carry:
+        """One trial per trajectory.
+
+        Args:
+            carry: From the last trial.
+            sample: The minibatch of this step.
+            following: The minibatch of the next step, with which the end of this one is evaluated
+                unless the scheme did so already.
+        """
+        before = carry.state
+        known = None if carry.evaluation is None else (before.position, carry.evaluation)
+        evaluate = Evaluator(self.oracle, sample, known)
+        step_size, time = self._within_time(before.time, carry.step_size)
+        after = self.scheme.step(self.flow, before, step_size, evaluate, self.noise)
+        after = replace(after, time=time, step=before.step + 1)
+        if not self.observed:
+            return replace(
+                carry,
+                state=after,
+                evaluation=evaluate.known(after),
+                gradients=carry.gradients + evaluate.gradients,
+            )
+        evaluate.switch(following)
+        evaluation = evaluate(after)
+        verdict = self.control.judge(
+            Point(before, carry.evaluation), Point(after, evaluation), step_size, carry.memory
+        )
+        return self._settled(carry, after, evaluation, verdict, evaluate.gradients)
+
+    def _settled(self, carry: Carry, after: State, evaluation: Evaluation, verdict, made: int):
+        """The carry after a judged trial."""
+        running = carry.status == Status.RUNNING
+        finite = evaluation.finite
+        status = torch.where(running & ~finite, int(Status.DIVERGED), carry.status)
+        rejected = carry.rejected
+        if verdict.accept is not None:
+            finite = finite & verdict.accept
+            rejected = rejected + (running & ~verdict.accept)
+        step_size = verdict.step_size
+        # A single trajectory is never advanced after its end, so it needs no mask, which would
+        # read and write a network's parameters once more.
+        if after.batch or verdict.accept is not None:
+            taken = running & finite
+            after = select(taken, after, carry.state)
+            evaluation = select_evaluation(taken, evaluation, carry.evaluation)
+            step_size = torch.where(running, step_size, carry.step_size)
+        return Carry(
+            after,
+            evaluation,
+            step_size,
+            verdict.memory,
+            self._ended(status, after, evaluation),
+            carry.gradients + running * made,
+            rejected,
+        )
+
+    def _within_time(self, time: Tensor, step_size: Tensor) -> tuple[Tensor, Tensor]:
+        """Step size and time after the step, shortened to end where the time span does."""
+        if self.end_time is None:
+            return step_size, time + step_size
+        remaining = self.end_time - time
+        last = step_size >= remaining * (1 - END_TOLERANCE)
+        step_size = torch.where(last, remaining, step_size)
+        return step_size, torch.where(last, self.end_time, time + step_size)
+
+    def _ended(self, status: Tensor, state: State, evaluation: Evaluation) -> Tensor:
+        """The status after a step, where a trajectory that runs may have come to an end."""
+        if self.stop is not None:
+            met = self.stop.condition(state, evaluation)
+            status = torch.where((status == Status.RUNNING) & met, int(self.stop.status), status)
+        if self.end_time is not None:
+            reached = (status == Status.RUNNING) & (state.time >= self.end_time)
+            status = torch.where(reached, int(Status.TIME_REACHED), status)
+        if self.last_step is not None:
+            taken = (status == Status.RUNNING) & (state.step >= self.last_step)
+            status = torch.where(taken, int(Status.STEPS_TAKEN), status)
+        return status
+
+
+def select_evaluation(mask: Tensor, chosen: Evaluation, other: Evaluation) -> Evaluation:
+    """Per trajectory, one of two evaluations."""
+    gradient = tuple(
+        torch.where(mask.reshape(mask.shape + (1,) * (a.ndim - mask.ndim)), a, b)
+        for a, b in zip(chosen.gradient, other.gradient, strict=True)
+    )
+    return Evaluation(torch.where(mask, chosen.loss, other.loss), gradient)

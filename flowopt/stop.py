@@ -1,0 +1,73 @@
+"""Conditions that end a trajectory."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from flowopt.core.evaluation import Evaluation
+from flowopt.core.state import State, squared_norm
+from flowopt.core.trajectory import Status
+from flowopt.errors import ConfigurationError
+
+
+@dataclass(frozen=True)
+class Stop:
+    """A condition and the status of the trajectories that meet it.
+
+    Attributes:
+        condition: (state, evaluation) → (*batch,), bool.
+        status: What a trajectory that meets it is called.
+    """
+
+    condition: Callable[[State, Evaluation], Tensor]
+    status: Status
+
+
+def gradient(tolerance: float) -> Stop:
+    """Stops where |∇L| ≤ tolerance, the Euclidean norm over all parameters.
+
+    A method with momentum may only be flying by: see `rest`.
+    """
+    limit = _squared(tolerance)
+
+    def small(state: State, evaluation: Evaluation) -> Tensor:
+        return squared_norm(evaluation.gradient, state.time.ndim) <= limit
+
+    return Stop(small, Status.GRADIENT_SMALL)
+
+
+def rest(tolerance: float) -> Stop:
+    """Stops where |∇L| ≤ tolerance and the momentum, `p` or `m`, is as small.
+
+    At ∇L = 0 momentum methods still move; this is the condition under which they do not.
+    """
+    limit = _squared(tolerance)
+
+    def still(state: State, evaluation: Evaluation) -> Tensor:
+        batch_dimensions = state.time.ndim
+        small = squared_norm(evaluation.gradient, batch_dimensions) <= limit
+        for name in ("p", "m"):
+            if name in state.variables:
+                small = small & (squared_norm(state.variables[name], batch_dimensions) <= limit)
+        return small
+
+    return Stop(still, Status.GRADIENT_SMALL)
+
+
+def as_stop(stop: Stop | Callable | None) -> Stop | None:
+    """A stop from what the user gave: ours, a function of (state, evaluation), or none."""
+    if stop is None or isinstance(stop, Stop):
+        return stop
+    if callable(stop):
+        return Stop(stop, Status.STOPPED)
+    raise ConfigurationError(
+        f"stop={stop!r}: give flowopt.stop.gradient(1e-6), flowopt.stop.rest(1e-6) or a function "
+        "of (state, evaluation)"
+    )
+
+
+def _squared(tolerance: float) -> float:
+    if not tolerance >= 0:
+        raise ConfigurationError(f"a tolerance is not negative, got {tolerance!r}")
+    return float(tolerance) ** 2

@@ -1,0 +1,32 @@
+"""Sessions: `tests` and `lint` by default, `bench` on request."""
+
+import nox
+
+nox.options.sessions = ["tests", "lint"]
+
+# One environment from one list of pins, on every machine.
+PINS = ("-c", "constraints.txt")
+# Two test processes with two threads each would fight for two cores.
+ONE_THREAD = {"OMP_NUM_THREADS": "1"}
+
+
+@nox.session
+def tests(session: nox.Session) -> None:
+    """Run the test suite; arguments after `--` go to pytest."""
+    session.install(*PINS, "-e", ".[studies,dev]")
+    session.run("pytest", "-n", "2", *session.posargs, env=ONE_THREAD)
+
+
+@nox.session
+def lint(session: nox.Session) -> None:
+    """Check rules and format."""
+    session.install(*PINS, "ruff")
+    session.run("ruff", "check", ".")
+    session.run("ruff", "format", "--check", ".")
+
+
+@nox.session
+def bench(session: nox.Session) -> None:
+    """Measure prices against hand-written loops; arguments after `--` go to the benchmarks."""
+    session.install(*PINS, "-e", ".[studies,dev]")
+    session.run("python", "-m", "tests.benchmarks", *session.posargs)

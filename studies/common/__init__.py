@@ -1,0 +1,1 @@
+"""What every study needs: data sets, result folders, settings."""
