@@ -7,13 +7,24 @@ from torch import Tensor
 from torch.utils import _pytree as pytree
 
 from flowopt.core.evaluation import Evaluation, Evaluator
-from flowopt.core.interfaces import FlowLike, Noise, Oracle, Point, Sample, Scheme, StepControl
+from flowopt.core.interfaces import (
+    FlowLike,
+    Noise,
+    Oracle,
+    Point,
+    Sample,
+    Scheme,
+    StepControl,
+    Verdict,
+)
 from flowopt.core.state import State, select
 from flowopt.core.trajectory import Status
 from flowopt.stop import Stop
 
 # A last step within rounding of the time span's end is the last step, not the one before a sliver.
 END_TOLERANCE = 1e-12
+
+STATUS_TYPE = torch.int8
 
 
 @dataclass(frozen=True)
@@ -25,7 +36,7 @@ class Carry:
         evaluation: Loss and gradient there, if known.
         step_size: Of the next trial, (*batch,), float64.
         memory: What the control remembers.
-        status: (*batch,), int64, values of `Status`.
+        status: (*batch,), int8, values of `Status`.
         gradients: Evaluations so far, (*batch,), int64.
         rejected: Rejected trials so far, (*batch,), int64.
     """
@@ -84,10 +95,10 @@ class Stepper:
         finite = evaluation.finite
         for leaves in state.variables.values():
             for leaf in leaves:
-                unfit = ~torch.isfinite(leaf).reshape((*state.batch, -1)).all(-1)
-                finite = finite & ~unfit
-        status = torch.where(finite, int(Status.RUNNING), int(Status.DIVERGED)) + none
-        status = self._ended(status, state, evaluation)
+                finite = finite & torch.isfinite(leaf).reshape((*state.batch, -1)).all(-1)
+        status = torch.full_like(none, int(Status.RUNNING), dtype=STATUS_TYPE)
+        running = torch.ones_like(finite)
+        status = self._ended(status, running, finite, state, evaluation)
         return Carry(state, evaluation, step_size, memory, status, none + 1, none)
 
     def advance(self, carry: Carry, sample: Sample = None, following: Sample = None) -> Carry:
@@ -119,29 +130,33 @@ class Stepper:
         )
         return self._settled(carry, after, evaluation, verdict, evaluate.gradients)
 
-    def _settled(self, carry: Carry, after: State, evaluation: Evaluation, verdict, made: int):
+    def _settled(
+        self, carry: Carry, after: State, evaluation: Evaluation, verdict: Verdict, made: int
+    ) -> Carry:
         """The carry after a judged trial."""
-        running = carry.status == Status.RUNNING
+        running = carry.status == int(Status.RUNNING)
         finite = evaluation.finite
-        status = torch.where(running & ~finite, int(Status.DIVERGED), carry.status)
-        rejected = carry.rejected
+        taken = running & finite
+        step_size, rejected = verdict.step_size, carry.rejected
         if verdict.accept is not None:
-            finite = finite & verdict.accept
+            taken = taken & verdict.accept
             rejected = rejected + (running & ~verdict.accept)
-        step_size = verdict.step_size
+            # A trial that is tried again starts from the gradient that it started from.
+            evaluation = select_evaluation(taken, evaluation, carry.evaluation)
+        elif after.batch:
+            evaluation = replace(
+                evaluation, loss=torch.where(taken, evaluation.loss, carry.evaluation.loss)
+            )
         # A single trajectory is never advanced after its end, so it needs no mask, which would
         # read and write a network's parameters once more.
         if after.batch or verdict.accept is not None:
-            taken = running & finite
             after = select(taken, after, carry.state)
-            evaluation = select_evaluation(taken, evaluation, carry.evaluation)
-            step_size = torch.where(running, step_size, carry.step_size)
         return Carry(
             after,
             evaluation,
             step_size,
             verdict.memory,
-            self._ended(status, after, evaluation),
+            self._ended(carry.status, running, finite, after, evaluation),
             carry.gradients + running * made,
             rejected,
         )
@@ -155,17 +170,20 @@ class Stepper:
         step_size = torch.where(last, remaining, step_size)
         return step_size, torch.where(last, self.end_time, time + step_size)
 
-    def _ended(self, status: Tensor, state: State, evaluation: Evaluation) -> Tensor:
-        """The status after a step, where a trajectory that runs may have come to an end."""
+    def _ended(
+        self, status: Tensor, running: Tensor, finite: Tensor, state: State, evaluation: Evaluation
+    ) -> Tensor:
+        """The status after a step; what ends a trajectory first in this order names its end."""
+        ends = [(~finite, Status.DIVERGED)]
         if self.stop is not None:
-            met = self.stop.condition(state, evaluation)
-            status = torch.where((status == Status.RUNNING) & met, int(self.stop.status), status)
+            ends.append((self.stop.condition(state, evaluation), self.stop.status))
         if self.end_time is not None:
-            reached = (status == Status.RUNNING) & (state.time >= self.end_time)
-            status = torch.where(reached, int(Status.TIME_REACHED), status)
+            ends.append((state.time >= self.end_time, Status.TIME_REACHED))
         if self.last_step is not None:
-            taken = (status == Status.RUNNING) & (state.step >= self.last_step)
-            status = torch.where(taken, int(Status.STEPS_TAKEN), status)
+            ends.append((state.step >= self.last_step, Status.STEPS_TAKEN))
+        for met, name in ends:
+            status = torch.where(running & met, int(name), status)
+            running = running & ~met
         return status
 
 

@@ -46,7 +46,7 @@ class Solution:
     Attributes:
         position: Final θ: (*batch, dim), or the leaves of a network.
         state: Final state, from which another `integrate` continues.
-        status: (*batch,), int64, values of `Status`.
+        status: (*batch,), int8, values of `Status`.
         steps: Accepted steps, (*batch,), int64.
         records: Name → (time, *batch, …); NaN after a trajectory's end.
         times: Name → time of each record, (time, *batch), float64; NaN after the end.

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 
+import torch
 from torch import Tensor
 
 from flowopt.core.state import Leaves, lift, sum_elements
@@ -59,8 +60,9 @@ def sum_formula(
     """Sum over all elements of one elementwise formula, (*batch,), float64."""
     (values,) = evaluate_formulas(compiled, scalars, leaves, batch_dimensions)
     parts = [
-        # A formula without elementwise parts still counts once per element.
-        sum_elements(lift(value, template).expand_as(template), batch_dimensions)
+        # A formula without elementwise parts still counts once per element; a constant one is a
+        # Python number.
+        sum_elements(lift(torch.as_tensor(value), template).expand_as(template), batch_dimensions)
         for value, template in zip(values, leaves["theta"], strict=True)
     ]
     return sum(parts[1:], start=parts[0])

@@ -7,7 +7,7 @@ element in the dtype of the leaf.
 
 import itertools
 import linecache
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass
 
 import sympy
@@ -42,90 +42,116 @@ def evaluate_phi1(z: Tensor) -> Tensor:
     return torch.where(zero, 1.0, torch.expm1(z) / torch.where(zero, 1.0, z))
 
 
-def print_expression(expression: sympy.Expr) -> str:
-    """Python source of an expression in torch functions; numbers print as Python floats."""
-    if not expression.free_symbols:
-        return _print_number(expression)
-    if isinstance(expression, sympy.Symbol):
-        return expression.name
-    if isinstance(expression, sympy.Add):
-        return _print_sum(expression)
-    if isinstance(expression, sympy.Mul):
-        return _print_product(expression)
-    if isinstance(expression, sympy.Pow):
-        return _print_power(expression)
-    if expression.func in UNARY:
-        return f"{UNARY[expression.func]}({print_expression(expression.args[0])})"
-    if expression.func in CLAMPS:
-        return _print_clamp(expression)
-    raise DefinitionError(
-        f"no torch code for {expression.func.__name__!r} in {expression}: known are "
-        f"{sorted(f.__name__ for f in (*UNARY, *CLAMPS))}, + - * / ** and sqrt"
-    )
+class Printer:
+    """Prints expressions as Python source in torch functions; numbers print as Python floats.
 
+    Args:
+        leaves: Symbols with one value per element. What an operation makes of them is a new tensor
+            that nothing else holds, so the next operation works in place: at network size the
+            memory traffic of fresh tensors is most of the time.
+    """
 
-def _print_number(number: sympy.Expr) -> str:
-    if isinstance(number, sympy.Integer):
-        return str(int(number))
-    return repr(float(number))
+    def __init__(self, leaves: Collection[sympy.Symbol] = ()):
+        """See the class."""
+        self._leaves = frozenset(leaves)
 
+    def __call__(self, expression: sympy.Expr) -> str:
+        """Source of an expression.
 
-def _wrap(expression: sympy.Expr) -> str:
-    printed = print_expression(expression)
-    atomic = isinstance(expression, sympy.Symbol) or expression.is_Function
-    return printed if atomic or printed.replace(".", "").isalnum() else f"({printed})"
+        Raises:
+            DefinitionError: It has a function without torch code.
+        """
+        if not expression.free_symbols:
+            return _number(expression)
+        if isinstance(expression, sympy.Symbol):
+            return expression.name
+        if isinstance(expression, sympy.Add):
+            return self._sum(expression)
+        if isinstance(expression, sympy.Mul):
+            return self._product(expression)
+        if isinstance(expression, sympy.Pow):
+            return self._power(expression)
+        if expression.func in UNARY:
+            return f"{UNARY[expression.func]}({self(expression.args[0])})"
+        if expression.func in CLAMPS:
+            return self._clamp(expression)
+        raise DefinitionError(
+            f"no torch code for {expression.func.__name__!r} in {expression}: known are "
+            f"{sorted(f.__name__ for f in (*UNARY, *CLAMPS))}, + - * / ** and sqrt"
+        )
 
+    def _fresh(self, expression: sympy.Expr) -> bool:
+        """Whether the value is a new tensor of a leaf's shape."""
+        composite = not isinstance(expression, sympy.Symbol)
+        return composite and bool(expression.free_symbols & self._leaves)
 
-def _print_sum(expression: sympy.Add) -> str:
-    terms = sorted(expression.args, key=lambda term: term.could_extract_minus_sign())
-    pieces = [print_expression(terms[0])]
-    for term in terms[1:]:
-        if term.could_extract_minus_sign():
-            positive = -term
-            wrapped = (
-                _wrap(positive) if isinstance(positive, sympy.Add) else print_expression(positive)
-            )
-            pieces.append(f" - {wrapped}")
+    def _wrap(self, expression: sympy.Expr) -> str:
+        printed = self(expression)
+        root = expression.is_Pow and expression.exp == sympy.S.Half
+        atomic = isinstance(expression, sympy.Symbol) or expression.is_Function or root
+        return printed if atomic or printed.replace(".", "").isalnum() else f"({printed})"
+
+    def _sum(self, expression: sympy.Add) -> str:
+        terms = sorted(
+            expression.args, key=lambda x: (x.could_extract_minus_sign(), not self._fresh(x))
+        )
+        first, *rest = terms
+        in_place = self._fresh(first)
+        printed = self._wrap(first) if in_place else self(first)
+        for term in rest:
+            minus = term.could_extract_minus_sign()
+            positive = -term if minus else term
+            if in_place:
+                printed += f".{'sub_' if minus else 'add_'}({self(positive)})"
+            else:
+                wrapped = self._wrap(positive) if positive.is_Add else self(positive)
+                printed += f" {'-' if minus else '+'} {wrapped}"
+        return printed
+
+    def _product(self, expression: sympy.Mul) -> str:
+        if expression.could_extract_minus_sign():
+            return f"-{self._wrap(-expression)}"
+        above, below = [], []
+        for factor in expression.args:
+            base, exponent = factor.as_base_exp()
+            if exponent.is_Number and exponent.is_negative:
+                below.append(base**-exponent)
+            else:
+                above.append(factor)
+        above.sort(key=lambda factor: not self._fresh(factor))
+        if above and self._fresh(above[0]):
+            printed, rest, in_place = self._wrap(above[0]), above[1:], True
         else:
-            pieces.append(f" + {print_expression(term)}")
-    return "".join(pieces)
+            printed, rest = "*".join(self._wrap(f) for f in above[:2]) or "1", above[2:]
+            in_place = len(above) > 1 and any(f in self._leaves for f in above[:2])
+            if in_place and (rest or below):
+                printed = f"({printed})"
+        for factor in rest:
+            printed += f".mul_({self(factor)})" if in_place else f"*{self._wrap(factor)}"
+        for factor in below:
+            printed += f".div_({self(factor)})" if in_place else f"/{self._wrap(factor)}"
+        return printed
 
-
-def _print_product(expression: sympy.Mul) -> str:
-    if expression.could_extract_minus_sign():
-        return f"-{_wrap(-expression)}"
-    above, below = [], []
-    for factor in expression.args:
-        base, exponent = factor.as_base_exp()
+    def _power(self, expression: sympy.Pow) -> str:
+        base, exponent = expression.args
+        if exponent == sympy.Rational(1, 2):
+            return f"torch.sqrt({self(base)})"
         if exponent.is_Number and exponent.is_negative:
-            below.append(base**-exponent)
-        elif factor.is_Rational and factor.q != 1:
-            above.append(sympy.Float(factor))
-        else:
-            above.append(factor)
-    numerator = "*".join(_wrap(f) for f in above) or "1"
-    return "/".join([numerator, *(_wrap(f) for f in below)])
+            return f"1/{self._wrap(base**-exponent)}"
+        if not base.free_symbols:
+            return f"torch.exp({self(exponent)}*{_number(sympy.log(base))})"
+        return f"{self._wrap(base)}**{self._wrap(exponent)}"
+
+    def _clamp(self, expression: sympy.Expr) -> str:
+        first, *rest = sorted(expression.args, key=lambda argument: not argument.free_symbols)
+        printed = self(first)
+        for argument in rest:
+            printed = f"torch.clamp({printed}, {CLAMPS[expression.func]}={self(argument)})"
+        return printed
 
 
-def _print_power(expression: sympy.Pow) -> str:
-    base, exponent = expression.args
-    if exponent == sympy.Rational(1, 2):
-        return f"torch.sqrt({print_expression(base)})"
-    if exponent.is_Number and exponent.is_negative:
-        return f"1/{_wrap(base**-exponent)}"
-    if base == sympy.E:
-        return f"torch.exp({print_expression(exponent)})"
-    if not base.free_symbols:
-        return f"torch.exp({print_expression(exponent)}*{_print_number(sympy.log(base))})"
-    return f"{_wrap(base)}**{_wrap(exponent)}"
-
-
-def _print_clamp(expression: sympy.Expr) -> str:
-    first, *rest = sorted(expression.args, key=lambda argument: not argument.free_symbols)
-    printed = print_expression(first)
-    for argument in rest:
-        printed = f"torch.clamp({printed}, {CLAMPS[expression.func]}={print_expression(argument)})"
-    return printed
+def _number(number: sympy.Expr) -> str:
+    return str(int(number)) if isinstance(number, sympy.Integer) else repr(float(number))
 
 
 def compile_function(
@@ -208,8 +234,9 @@ def compile_formulas(
     used = set().union(*(e.free_symbols for _, e in shared), *(e.free_symbols for e in results))
     leaf_arguments = tuple(sorted(s.name for s in used & leaves))
     coefficients, coefficient_names, coefficient_source = _compile_coefficients(title, hoist)
-    lines = [f"{s.name} = {print_expression(e)}" for s, e in shared]
-    lines += [f"{n}_ = {print_expression(e)}" for n, e in zip(formulas, results, strict=True)]
+    printed = Printer({*leaves, *(s for s, _ in shared)})
+    lines = [f"{s.name} = {printed(e)}" for s, e in shared]
+    lines += [f"{n}_ = {printed(e)}" for n, e in zip(formulas, results, strict=True)]
     lines.append(f"return ({''.join(f'{n}_, ' for n in formulas)})")
     update, source = compile_function(
         title, "update", (*leaf_arguments, *(s.name for s in hoist.coefficients.values())), lines
@@ -229,7 +256,7 @@ def compile_formulas(
 def _compile_coefficients(title: str, hoist: _Hoist) -> tuple[Callable, tuple[str, ...], str]:
     used = set().union(*(e.free_symbols for e in hoist.coefficients))
     arguments = tuple(sorted(s.name for s in used))
-    lines = [f"{s.name} = {print_expression(e)}" for e, s in hoist.coefficients.items()]
+    lines = [f"{s.name} = {Printer()(e)}" for e, s in hoist.coefficients.items()]
     lines.append(f"return ({''.join(f'{s.name}, ' for s in hoist.coefficients.values())})")
     function, source = compile_function(title, "coefficients", arguments, lines)
     return function, arguments, source

@@ -1,0 +1,49 @@
+"""Where a study computes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+
+from flowopt.errors import ConfigurationError
+
+
+def checked_device(name: str) -> torch.device:
+    """A device that exists on this machine.
+
+    Args:
+        name: "cpu", "cuda" or "cuda:1".
+
+    Returns:
+        The device.
+
+    Raises:
+        ConfigurationError: The name is none, or there is no such device here.
+    """
+    kind, _, number = name.partition(":")
+    if kind not in ("cpu", "cuda") or (number and not number.isdecimal()):
+        raise ConfigurationError(f"unknown device {name!r}, expected cpu, cuda or cuda:NUMBER")
+    found = torch.cuda.device_count() if kind == "cuda" else 1
+    if int(number or 0) >= found:
+        raise ConfigurationError(
+            f"there is no device {name!r} on this machine, {found or 'no'} of the kind {kind} "
+            "found: use another, such as cpu"
+        )
+    return torch.device(name)
+
+
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """One torch thread on the CPU for as long as it is entered.
+
+    Networks of a few thousand parameters gain nothing from a second one, and lose a factor of ten
+    where another process wants that core.
+    """
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
