@@ -79,6 +79,7 @@ def integrate(
     oracle, position, earlier = _opened(problem, start, device)
     batch = tuple(oracle.batch(position))
     where = position[0].device
+    flow = flow.fitted(batch, where)
     if earlier is None:
         step = torch.zeros(batch, dtype=torch.int64, device=where)
         first = 0
@@ -213,6 +214,7 @@ def _opened(
 ) -> tuple[Oracle, tuple[Tensor, ...], State | None]:
     """Oracle, position and, if the run continues, the earlier state."""
     earlier = start if isinstance(start, State) else None
+    device = None if device is None else _device(device)
     leaves = earlier.position if earlier else _tensors(start)
     if any(leaf.requires_grad for leaf in leaves):
         raise DataError(
@@ -233,6 +235,13 @@ def _opened(
     oracle = as_oracle(problem, dtype, sample.device)
     position = earlier.position if earlier else oracle.leaves(start)
     return oracle, position, earlier
+
+
+def _device(name: torch.device | str) -> torch.device:
+    try:
+        return torch.empty(0, device=name).device
+    except (RuntimeError, AssertionError) as error:
+        raise ConfigurationError(f"device {name!r} can not be used here: {error}") from error
 
 
 def _tensors(start: object) -> tuple[Tensor, ...]:

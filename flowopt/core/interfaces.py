@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, NamedTuple, Protocol
 from torch import Tensor
 
 if TYPE_CHECKING:
+    import torch
+
     from flowopt.core.evaluation import Evaluation
     from flowopt.core.state import Leaves, State
 
@@ -69,6 +71,10 @@ class FlowLike(Protocol):
 
     def initial_state(self, position: Leaves, step: Tensor, evaluate: Evaluate) -> State:
         """The state at time 0."""
+        ...
+
+    def fitted(self, batch: tuple[int, ...], device: torch.device) -> FlowLike:
+        """The same flow, what it holds per trajectory on a device; checks shapes."""
         ...
 
     def drift(self, state: State, evaluation: Evaluation) -> State:

@@ -147,4 +147,4 @@ class PhiloxNoise(NamedTuple):
 def seeded_noise(seed: int, batch: tuple[int, ...], device: torch.device) -> PhiloxNoise:
     """The noise of a batch of trajectories, numbered from 0."""
     indices = torch.arange(math.prod(batch), device=device).reshape(batch)
-    return PhiloxNoise(torch.tensor(seed, dtype=torch.int64, device=device), indices)
+    return PhiloxNoise(torch.tensor(seed % 2**63, dtype=torch.int64, device=device), indices)

@@ -17,7 +17,7 @@ from flowopt.symbolic.energy import energy_of, energy_rate
 from flowopt.symbolic.language import LOSS, Equations, Term, g, theta
 from flowopt.symbolic.latex import latex
 from flowopt.symbolic.printer import Compiled
-from flowopt.symbolic.text import parse
+from flowopt.symbolic.text import check_names, parse
 
 # Places in a word times Wiener processes in a letter stay below the 2**16 substeps of the noise.
 CHANNELS_PER_LETTER = 64
@@ -81,7 +81,9 @@ class EquationFlow:
             DefinitionError: The text does not define a flow; the message names the line.
         """
         equations, defaults = parse(text)
-        return cls(equations, name=name, **{**defaults, **hyperparameters})
+        values = {**defaults, **hyperparameters}
+        check_names(equations, values)
+        return cls(equations, name=name, **values)
 
     def __repr__(self) -> str:
         """Name, letters and values."""
@@ -127,6 +129,21 @@ class EquationFlow:
             self.name, self.equations, {**self.hyperparameters, **changes}
         )
         return copy
+
+    def fitted(self, batch: tuple[int, ...], device: torch.device) -> "EquationFlow":
+        """The same flow, its (*batch,) hyperparameters on a device.
+
+        Raises:
+            CompatibilityError: A hyperparameter has another shape than the batch.
+        """
+        varied = {n: v for n, v in self.hyperparameters.items() if v.ndim}
+        for name, value in varied.items():
+            if tuple(value.shape) != tuple(batch):
+                raise CompatibilityError(
+                    f"hyperparameter {name!r} has shape {tuple(value.shape)}, the batch has shape "
+                    f"{tuple(batch)}: give one number, or one per trajectory"
+                )
+        return self.with_hyperparameters(**{n: v.to(device) for n, v in varied.items()})
 
     def at_step_size(self, step_size: float | Tensor) -> "EquationFlow":
         """The flow in physical time: rates per step divided by a step size, which is not zero."""

@@ -21,12 +21,14 @@ class Preset(FlowOptimizer):
     """
 
     method: Callable[..., Method]
+    settings: tuple[str, ...]
 
     def __init_subclass__(cls, method: Callable[..., Method]):
         """Takes arguments and defaults over from the method."""
         super().__init_subclass__()
         cls.method = staticmethod(method)
         own = inspect.signature(method).parameters.values()
+        cls.settings = tuple(parameter.name for parameter in own)
         options = inspect.signature(FlowOptimizer.__init__).parameters
         positional = inspect.Parameter.POSITIONAL_OR_KEYWORD
         cls.__signature__ = inspect.Signature(
@@ -52,8 +54,7 @@ class Preset(FlowOptimizer):
         self._start(params, defaults, options["seed"], options["foreach"], options["compile"])
 
     def _plan(self, group: dict) -> tuple[EquationFlow, Scheme, Tensor]:
-        names = inspect.signature(self.method).parameters
-        method = self.method(**{name: group[name] for name in names})
+        method = self.method(**{name: group[name] for name in self.settings})
         step_size, hyperparameters = method.rule.translate(method.settings)
         return method.rule.flow.with_hyperparameters(**hyperparameters), method.scheme, step_size
 

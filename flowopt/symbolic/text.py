@@ -11,8 +11,10 @@ reference: Langevin 1908
 """
 
 import ast
+import difflib
 import math
 import re
+from collections.abc import Collection
 from dataclasses import dataclass, field
 
 import sympy
@@ -255,6 +257,25 @@ def _call(name: str, arguments: list[sympy.Expr]) -> sympy.Expr:
     if value.has(sympy.I, sympy.zoo, sympy.nan, sympy.oo):
         raise DefinitionError(f"{name}({', '.join(map(str, arguments))}) is no real number")
     return value
+
+
+def check_names(equations: Equations, values: Collection[str]) -> None:
+    """Every name of a text is vocabulary, a variable of the method or a given hyperparameter.
+
+    Raises:
+        DefinitionError: A name is none of them; the message lists all three.
+    """
+    variables = [v.name for v in (*equations.variables, *equations.scalars)]
+    for name in equations.hyperparameters:
+        if name not in values:
+            close = difflib.get_close_matches(name, [*VOCABULARY, *variables, *values], n=1)
+            raise DefinitionError(
+                f"unknown name {name!r}"
+                + (f", did you mean {close[0]!r}?" if close else "")
+                + f" The vocabulary is {' '.join(VOCABULARY)}; variables with an equation are "
+                f"{variables}; hyperparameters with a value are {sorted(values)}: give {name!r} a "
+                f"value by keyword, {name}=…, or by a line 'parameter {name} = …'"
+            )
 
 
 def _check_parameters(equations: Equations, reading: _Reading) -> None:

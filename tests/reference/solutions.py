@@ -26,7 +26,7 @@ def slow_flow(name: str) -> Flow:
 
 def moving_state(flow: Flow, word: str, problem: object, position: Tensor) -> State:
     """A state of which every variable has left its start."""
-    return integrate(flow, Splitting(word), problem, position, step_size=0.1, steps=3).state
+    return integrate(flow, Splitting(word), problem, position, step_size=0.2, steps=5).state
 
 
 def solve(flow: Flow, problem: object, state: State, times: list[float]) -> Tensor:

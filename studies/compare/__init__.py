@@ -1,0 +1,1 @@
+"""Train a network on images with any set of optimizers, at equal cost."""

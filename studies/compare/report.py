@@ -1,0 +1,119 @@
+"""The report of a comparison, from its arrays."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+
+import numpy as np
+import xarray as xr
+
+import flowopt as fo
+from studies.common.candidates import Candidate
+from studies.common.tables import markdown_table
+from studies.compare.config import TASKS, Plan
+
+HEADER = (
+    "method",
+    "flow",
+    "word",
+    "step size",
+    "training loss",
+    "test accuracy / %",
+    "cost",
+    "seconds",
+    "energy up / %",
+    "status",
+)
+NONE = "–"
+NOTES = """\
+- Every method had the same cost: a loss costs 1 forward pass of a minibatch, a gradient 3, and a
+  method takes as many steps as its gradients per step allow. What is spent on looking (loss and
+  accuracy over all rows, energies) is neither in the cost nor in the seconds.
+- Training loss is over all training rows, in nats; loss, accuracy, cost and seconds are means over
+  the seeds that ended with finite numbers, ± the standard error of the mean.
+- "Energy up" is the share of steps after which the first energy that the flow declares was larger
+  than before, each time with the loss of the minibatch at hand. Before and after a step that is
+  not the same minibatch, so the share estimates how often the energy of the full loss rises, and
+  tends to one half where the sampling noise is larger than the change."""
+SHORT_STATUS = {fo.Status.STEPS_TAKEN: "finished", fo.Status.DIVERGED: "diverged"}
+
+
+def report(arrays: xr.Dataset, candidates: Sequence[Candidate], plan: Plan) -> str:
+    """A table, how to read it, and the settings of every method, in Markdown.
+
+    Args:
+        arrays: As `run` joins them.
+        candidates: The methods, in the order of the arrays.
+        plan: What was run.
+    """
+    task = TASKS[plan.data]
+    title = (
+        f"{plan.data}: one hidden layer of {plan.hidden} ({task.activation.__name__}), "
+        f"minibatches of {plan.batch}, {plan.epochs:g} epochs of gradients, "
+        f"{plan.seeds} seed{'s' if plan.seeds > 1 else ''}, {plan.device}"
+    )
+    settings = "\n".join(f"- {entry.label}: {_settings(entry)}" for entry in candidates)
+    return (
+        f"# Comparison at equal cost\n\n{title}\n\n{table(arrays)}\n\n"
+        f"{NOTES}\n\n## Settings\n\n{settings}\n"
+    )
+
+
+def table(arrays: xr.Dataset) -> str:
+    """One line per method, in Markdown."""
+    rows = [_row(arrays.sel(method=label)) for label in arrays.method.values]
+    right = set(HEADER) - {"method", "flow", "word", "status"}
+    return markdown_table(HEADER, rows, right=right)
+
+
+def final(values: xr.DataArray) -> xr.DataArray:
+    """The last known value along "point"."""
+    last = values.notnull().cumsum("point").argmax("point")
+    return values.isel(point=last)
+
+
+def finished(arrays: xr.Dataset) -> xr.DataArray:
+    """Which runs ended with finite numbers."""
+    return arrays.status == int(fo.Status.STEPS_TAKEN)
+
+
+def _row(runs: xr.Dataset) -> tuple[str, ...]:
+    whole = runs.where(finished(runs), drop=True)
+    return (
+        str(runs.method.item()),
+        str(runs.flow.item()),
+        str(runs.word.item()),
+        f"{runs.step_size.item():.4g}",
+        _mean(final(whole.training_loss), "{:.3g}", "{:.1g}"),
+        _mean(100 * final(whole.test_accuracy), "{:.2f}", "{:.2f}"),
+        _mean(whole.cost.max("point"), "{:.0f}", None),
+        _mean(whole.seconds, "{:.2f}", None),
+        _mean(100 * runs.energy_increases, "{:.0f}", None),
+        _statuses(runs.status.values),
+    )
+
+
+def _mean(values: xr.DataArray, form: str, error_form: str | None) -> str:
+    known = values.values[np.isfinite(values.values)]
+    if len(known) == 0:
+        return NONE
+    text = form.format(known.mean())
+    if error_form is None or len(known) == 1:
+        return text
+    return f"{text} ± {error_form.format(known.std(ddof=1) / len(known) ** 0.5)}"
+
+
+def _statuses(codes: np.ndarray) -> str:
+    counts = Counter(fo.Status(int(code)) for code in codes)
+    return ", ".join(
+        f"{number} {SHORT_STATUS.get(status, str(status))}" for status, number in counts.items()
+    )
+
+
+def _settings(entry: Candidate) -> str:
+    if entry.method is not None:
+        given = {name: value for name, value in entry.method.settings.items() if float(value) != 0}
+    else:
+        given = {"h": entry.step_size, **entry.flow.hyperparameters}
+    return ", ".join(f"{name} = {float(value):.6g}" for name, value in given.items())

@@ -1,0 +1,146 @@
+"""Computes the comparison: arrays, manifest and report, in a result folder."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator
+from functools import cache
+from pathlib import Path
+
+import joblib
+import torch
+import xarray as xr
+from tqdm.auto import tqdm
+
+from flowopt.errors import ConfigurationError
+from studies.common import data
+from studies.common.candidates import Candidate, candidate
+from studies.common.devices import checked_device, one_thread
+from studies.common.manifest import manifest
+from studies.common.results import ResultFolder
+from studies.compare.config import Config, Plan, planned
+from studies.compare.report import report
+from studies.compare.training import CURVES, steps_within_budget, train
+
+
+def run(config: Config, *, out: Path, jobs: int = 1) -> ResultFolder:
+    """Train every method with every seed.
+
+    Args:
+        config: What to compare.
+        out: The folder of all results.
+        jobs: How many runs at a time, each in a process of its own.
+
+    Returns:
+        The folder, with `arrays.nc`, `manifest.json` and `report.md`.
+
+    Raises:
+        FlowoptError: The configuration can not be run.
+        KeyboardInterrupt: From the keyboard; finished runs are kept.
+    """
+    candidates = tuple(candidate(method) for method in config.chosen_methods)
+    plan = planned(config, candidates)
+    device = checked_device(plan.device)
+    dataset = _loaded(plan.data, device)
+    _check_batch(plan, dataset)
+    folder = ResultFolder("compare", plan, out=out)
+    with one_thread():
+        _compute(folder, candidates, plan, dataset, jobs)
+        arrays = _joined(folder, candidates, plan)
+        folder.write_dataset("arrays.nc", arrays)
+        folder.write_text("report.md", report(arrays, candidates, plan))
+        seconds = float((arrays.seconds + arrays.seconds_observing).sum())
+        counts = {"gradients": int(arrays.gradients.sum()), "steps": int(arrays.steps.sum())}
+        folder.write_json(
+            "manifest.json", manifest(plan, seconds=seconds, counts=counts, device=device)
+        )
+    return folder
+
+
+def _loaded(name: str, device: torch.device) -> data.Dataset:
+    dataset = data.load(name)
+    tensors = {
+        field.name: value.to(device)
+        for field in dataclasses.fields(dataset)
+        if isinstance(value := getattr(dataset, field.name), torch.Tensor)
+    }
+    return dataclasses.replace(dataset, **tensors)
+
+
+def _check_batch(plan: Plan, dataset: data.Dataset) -> None:
+    rows = len(dataset.train_inputs)
+    if plan.batch > rows:
+        raise ConfigurationError(
+            f"batch came as {plan.batch}, expected at most the {rows} training rows of "
+            f"{plan.data}"
+        )
+
+
+def _unit(entry: Candidate, seed: int) -> str:
+    return f"{entry.label}, seed {seed}"
+
+
+def _compute(
+    folder: ResultFolder,
+    candidates: tuple[Candidate, ...],
+    plan: Plan,
+    dataset: data.Dataset,
+    jobs: int,
+) -> None:
+    """Finish every unit that is not finished yet."""
+    every = [(entry, seed) for seed in range(plan.seeds) for entry in candidates]
+    steps = {entry.label: steps_within_budget(entry, plan, dataset) for entry in candidates}
+    missing = [(entry, seed) for entry, seed in every if folder.unit(_unit(entry, seed)) is None]
+    total = sum(steps[entry.label] for entry, _ in missing)
+    with tqdm(total=total, unit="step", unit_scale=True, disable=None) as bar:
+        if jobs == 1:
+            for entry, seed in missing:
+                bar.set_description(_unit(entry, seed))
+                unit = train(entry, plan, dataset, seed, bar.update)
+                folder.finish_unit(_unit(entry, seed), unit)
+        else:
+            for entry, seed, unit in _parallel(missing, plan, jobs):
+                folder.finish_unit(_unit(entry, seed), unit)
+                bar.update(steps[entry.label])
+
+
+def _parallel(
+    missing: list[tuple[Candidate, int]], plan: Plan, jobs: int
+) -> Iterator[tuple[Candidate, int, xr.Dataset]]:
+    tasks = (joblib.delayed(_train_apart)(entry, plan, seed) for entry, seed in missing)
+    yield from joblib.Parallel(n_jobs=jobs, return_as="generator_unordered")(tasks)
+
+
+@cache
+def _loaded_apart(name: str, device: str) -> data.Dataset:
+    """The data once per process: sent along with each task it would be copied each time."""
+    return _loaded(name, checked_device(device))
+
+
+def _train_apart(entry: Candidate, plan: Plan, seed: int) -> tuple[Candidate, int, xr.Dataset]:
+    dataset = _loaded_apart(plan.data, plan.device)
+    with one_thread():
+        return entry, seed, train(entry, plan, dataset, seed, lambda _: None)
+
+
+def _joined(
+    folder: ResultFolder, candidates: tuple[Candidate, ...], plan: Plan
+) -> xr.Dataset:
+    """All units along "method" and "seed", with what the figures say about each method."""
+    methods = [
+        xr.concat(
+            [folder.unit(_unit(entry, seed)) for seed in range(plan.seeds)],
+            xr.Variable("seed", range(plan.seeds)),
+        )
+        for entry in candidates
+    ]
+    labels = [entry.label for entry in candidates]
+    arrays = xr.concat(methods, xr.Variable("method", labels))
+    for name, meaning in CURVES.items():
+        arrays[name].attrs["long_name"] = meaning
+    arrays["cost"].attrs["long_name"] = "forward-equivalents of one minibatch: gradient 3, loss 1"
+    arrays["step_size"] = ("method", [entry.step_size for entry in candidates])
+    arrays["flow"] = ("method", [entry.flow.name for entry in candidates])
+    arrays["word"] = ("method", [entry.word for entry in candidates])
+    arrays.attrs["data"] = plan.data
+    return arrays

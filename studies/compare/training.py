@@ -1,0 +1,197 @@
+"""One training run: a method, a seed, and what is seen on the way."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+import xarray as xr
+from torch import Tensor, nn
+from torch.nn.functional import cross_entropy
+
+import flowopt as fo
+from flowopt.errors import ConfigurationError
+from studies.common.candidates import Candidate
+from studies.common.data import Dataset
+from studies.compare.config import TASKS, Plan
+
+CURVES = {
+    "training_loss": "cross-entropy over all training rows, nats",
+    "test_loss": "cross-entropy over all test rows, nats",
+    "test_accuracy": "share of test rows",
+    "energy": "first energy that the flow declares, with the loss over all training rows",
+}
+
+
+def initial_network(plan: Plan, dataset: Dataset, seed: int) -> nn.Module:
+    """A network of one hidden layer, its weights drawn from the seed.
+
+    Args:
+        plan: Gives width and activation.
+        dataset: Gives features and classes.
+        seed: Weights and biases are uniform within ±1/√inputs of their layer, as in torch.
+
+    Returns:
+        The module, on the data's device.
+    """
+    features = dataset.train_inputs.shape[1]
+    generator = torch.Generator().manual_seed(seed)
+    layers = []
+    for inputs, outputs in ((features, plan.hidden), (plan.hidden, dataset.classes)):
+        layer = nn.utils.skip_init(nn.Linear, inputs, outputs)
+        with torch.no_grad():
+            for parameter in layer.parameters():
+                parameter.uniform_(-(inputs**-0.5), inputs**-0.5, generator=generator)
+        layers.append(layer)
+    module = nn.Sequential(layers[0], TASKS[plan.data].activation(), layers[1])
+    return module.to(dataset.train_inputs.device)
+
+
+def steps_within_budget(candidate: Candidate, plan: Plan, dataset: Dataset) -> int:
+    """How many steps the budget pays, whose unit is a forward pass of one minibatch.
+
+    Raises:
+        ConfigurationError: Not one.
+    """
+    budget = 3 * plan.epochs * (len(dataset.train_inputs) // plan.batch)
+    steps = math.floor(budget / candidate.cost_per_step)
+    if steps < 1:
+        raise ConfigurationError(
+            f"{plan.epochs:g} epochs in minibatches of {plan.batch} rows pay for no step of "
+            f"{candidate.label}: give more epochs or smaller minibatches"
+        )
+    return steps
+
+
+@dataclass
+class Observer:
+    """Looks at a run after every step; what that takes is measured, to be left out.
+
+    Attributes:
+        problem: The network with its training rows.
+        dataset: Gives the test rows.
+        energy: (state, evaluation) → energy, or None if the flow declares none.
+        numbers: Numbers of the steps after which loss and accuracy are taken.
+        rows: One per such step: its number, and the values of `CURVES`.
+        seconds: Spent on looking.
+    """
+
+    problem: fo.problems.Network
+    dataset: Dataset
+    energy: Callable[..., Tensor] | None
+    numbers: frozenset[int]
+    rows: list[tuple[float, ...]] = field(default_factory=list)
+    seconds: float = 0.0
+
+    def __call__(self, state: fo.State, evaluation) -> Tensor:
+        """The energy of the minibatch with which the step was evaluated, NaN if there is none."""
+        begin = time.perf_counter()
+        number = int(state.step)
+        if number in self.numbers:
+            self.rows.append((number, *self._curves(state, evaluation)))
+        energy = self._energy(state, evaluation)
+        self.seconds += time.perf_counter() - begin
+        return energy
+
+    def _curves(self, state: fo.State, evaluation) -> tuple[float, ...]:
+        position = self.problem.join(state.position)
+        loss = self.problem.loss(position)
+        scores = self.problem.outputs(position, self.dataset.test_inputs)
+        labels = self.dataset.test_labels
+        correct = (scores.argmax(-1) == labels).double().mean()
+        energy = self._energy(state, dataclasses.replace(evaluation, loss=loss))
+        return float(loss), float(cross_entropy(scores, labels)), float(correct), float(energy)
+
+    def _energy(self, state: fo.State, evaluation) -> Tensor:
+        if self.energy is None:
+            return torch.full_like(state.time, torch.nan)
+        return self.energy(state, evaluation)
+
+
+def train(
+    candidate: Candidate,
+    plan: Plan,
+    dataset: Dataset,
+    seed: int,
+    progress: Callable[[int], None],
+) -> xr.Dataset:
+    """Train one network.
+
+    Args:
+        candidate: With what.
+        plan: For how long, in which minibatches.
+        dataset: On the device where the training happens.
+        seed: Of initial weights, minibatches and noise.
+        progress: Told of new steps.
+
+    Returns:
+        `CURVES` along the dimension "point", with "step" and "cost" of each; and of the whole run
+        "status", "steps", "gradients", "energy_increases" (a share), "seconds" and
+        "seconds_observing".
+
+    Raises:
+        KeyboardInterrupt: From the keyboard.
+        ConfigurationError: The budget pays for no step.
+    """
+    steps = steps_within_budget(candidate, plan, dataset)
+    problem = fo.problems.network(
+        initial_network(plan, dataset, seed),
+        cross_entropy,
+        (dataset.train_inputs, dataset.train_labels),
+        batch=fo.problems.Minibatches(plan.batch),
+    )
+    numbers = np.unique(np.linspace(0, steps, plan.points + 1).round().astype(int))
+    observer = Observer(problem, dataset, energy_function(candidate), frozenset(numbers.tolist()))
+    begin = time.perf_counter()
+    solution = fo.integrate(
+        candidate.flow,
+        candidate.scheme,
+        problem,
+        problem.start(),
+        step_size=candidate.step_size,
+        steps=steps,
+        record={"energy": (1, observer)},
+        seed=seed,
+        progress=progress,
+    )
+    status = fo.Status(int(solution.status))
+    seconds = time.perf_counter() - begin
+    if status == fo.Status.INTERRUPTED:
+        raise KeyboardInterrupt
+    rows = np.full((plan.points + 1, 1 + len(CURVES)), np.nan)
+    rows[: len(observer.rows)] = observer.rows
+    return xr.Dataset(
+        {
+            **{name: ("point", rows[:, i]) for i, name in enumerate(CURVES, start=1)},
+            "step": ("point", rows[:, 0]),
+            "cost": ("point", rows[:, 0] * candidate.cost_per_step),
+            "status": int(status),
+            "steps": int(solution.steps),
+            "gradients": int(solution.counts["gradients"]),
+            "energy_increases": share_of_increases(solution.records["energy"]),
+            "seconds": seconds - observer.seconds,
+            "seconds_observing": observer.seconds,
+        }
+    )
+
+
+def energy_function(candidate: Candidate) -> Callable[..., Tensor] | None:
+    """The first energy that the flow declares, in physical time; None if it declares none."""
+    flow = candidate.flow
+    if not flow.energies:
+        return None
+    if flow.per_step:
+        flow = flow.at_step_size(candidate.step_size)
+    return flow.energy(flow.energies[0]).value
+
+
+def share_of_increases(energy: Tensor) -> float:
+    """Share of steps after which the energy was larger than before; NaN without an energy."""
+    change = energy.diff()
+    known = change[~change.isnan()]
+    return float((known > 0).double().mean()) if len(known) else math.nan
