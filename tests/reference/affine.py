@@ -1,0 +1,59 @@
+"""A scheme on a linear flow as the affine Gaussian map that it is: z → Mz + c + Nξ."""
+
+from typing import NamedTuple
+
+import torch
+from scipy.linalg import solve_discrete_lyapunov
+from torch import Tensor
+
+from flowopt import Flow
+from flowopt.core.interfaces import Key, Scheme
+from flowopt.core.state import Leaves
+
+from .states import GivenNormals, flat, one_step, state_of
+
+
+class AffineMap(NamedTuple):
+    """Variables stand in the order of their names: all of p, then all of theta."""
+
+    matrix: Tensor
+    offset: Tensor
+    noise: Tensor
+
+    def stationary_covariance(self) -> Tensor:
+        """The covariance that the map keeps."""
+        noise = (self.noise @ self.noise.T).numpy()
+        return torch.from_numpy(solve_discrete_lyapunov(self.matrix.numpy(), noise))
+
+
+class CountingZeros:
+    """Noise of zeros that counts how often it is asked."""
+
+    def __init__(self):
+        self.draws = 0
+
+    def normal(self, like: Leaves, key: Key) -> Leaves:
+        self.draws += 1
+        return tuple(torch.zeros_like(leaf) for leaf in like)
+
+
+def affine_map(flow: Flow, scheme: Scheme, problem: object, step_size: float) -> AffineMap:
+    """The map of (p, theta), probed with unit states and unit normals; nothing is sampled."""
+    dim = problem.dim
+    still = torch.zeros(dim, dtype=torch.float64)
+    counter = CountingZeros()
+    one_step(flow, scheme, problem, state_of({"p": still, "theta": still}), step_size, counter)
+    draws = counter.draws
+    probes = torch.eye(1 + 2 * dim + draws * dim, dtype=torch.float64)
+    states, normals = probes[:, 1 : 1 + 2 * dim], probes[:, 1 + 2 * dim :]
+    end = one_step(
+        flow,
+        scheme,
+        problem,
+        state_of({"p": states[:, :dim], "theta": states[:, dim:]}),
+        step_size,
+        GivenNormals([block.unbind(-1) for block in normals.split(dim, -1)]),
+    )
+    offset, *columns = flat(end)
+    columns = torch.stack([column - offset for column in columns], -1)
+    return AffineMap(columns[:, : 2 * dim], offset, columns[:, 2 * dim :])
