@@ -59,8 +59,8 @@ class Recorder:
 
     def result(self) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
         """Records (time, *batch, …) and their times (time, *batch)."""
-        records = {n: torch.stack([v for _, v in rows]) for n, rows in self._taken.items() if rows}
-        times = {n: torch.stack([t for t, _ in rows]) for n, rows in self._taken.items() if rows}
+        records = {name: _stacked([v for _, v in rows]) for name, rows in self._taken.items()}
+        times = {name: _stacked([t for t, _ in rows]) for name, rows in self._taken.items()}
         return records, times
 
     def _write(self, rows: list, carry: Carry, slot: Tensor, due: Tensor, value: Tensor) -> None:
@@ -91,8 +91,7 @@ class Recorder:
 
     def _named(self, name: str) -> Callable:
         flow = self._flow
-        variables = [v.name for v in flow.equations.variables]
-        scalars = [s.name for s in flow.equations.scalars]
+        variables, scalars = flow.variables, flow.scalars
         energies = list(flow.energies)
         if name == "position":
             return lambda carry: self._joined(carry.state.position)
@@ -109,7 +108,7 @@ class Recorder:
             return lambda carry: energy.value(carry.state, carry.evaluation)
         raise ConfigurationError(
             f"nothing called {name!r} to record: flow {flow.name!r} has 'position', 'loss', "
-            f"'step_size', variables {variables + scalars}, energies {energies}; "
+            f"'step_size', variables {[*variables, *scalars]}, energies {energies}; "
             "or give (every, function of (state, evaluation))"
         )
 
@@ -124,6 +123,11 @@ class Recorder:
             return joined
         batch = len(self._oracle.batch(leaves))
         return torch.cat([leaf.flatten(batch) for leaf in joined.values()], -1)
+
+
+def _stacked(rows: list[Tensor]) -> Tensor:
+    """Rows along a first axis of time; none of them for a batch without members."""
+    return torch.stack(rows) if rows else torch.empty(0)
 
 
 def _observed(function: Callable) -> Callable:

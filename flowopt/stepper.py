@@ -17,7 +17,7 @@ from flowopt.core.interfaces import (
     StepControl,
     Verdict,
 )
-from flowopt.core.state import State, select
+from flowopt.core.state import State, all_finite, select
 from flowopt.core.trajectory import Status
 from flowopt.stop import Stop
 
@@ -94,8 +94,7 @@ class Stepper:
         none = torch.zeros_like(state.step)
         finite = evaluation.finite
         for leaves in state.variables.values():
-            for leaf in leaves:
-                finite = finite & torch.isfinite(leaf).reshape((*state.batch, -1)).all(-1)
+            finite = finite & all_finite(leaves, len(state.batch))
         status = torch.full_like(none, int(Status.RUNNING), dtype=STATUS_TYPE)
         running = torch.ones_like(finite)
         status = self._ended(status, running, finite, state, evaluation)

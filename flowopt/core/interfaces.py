@@ -41,6 +41,26 @@ class FlowLike(Protocol):
     """An equation that can be stepped."""
 
     name: str
+    per_step: frozenset[str]
+
+    @property
+    def variables(self) -> tuple[str, ...]:
+        """Names of what has one value per element, θ first."""
+        ...
+
+    @property
+    def scalars(self) -> tuple[str, ...]:
+        """Names of what has one value per trajectory."""
+        ...
+
+    @property
+    def energies(self) -> tuple[str, ...]:
+        """Names of the declared energies."""
+        ...
+
+    def energy(self, name: str) -> Energy:
+        """A declared energy as a function of states."""
+        ...
 
     @property
     def letters(self) -> tuple[str, ...]:

@@ -31,6 +31,17 @@ def squared_norm(leaves: Leaves, batch_dimensions: int) -> Tensor:
     return sum(parts[1:], start=parts[0])
 
 
+def all_finite(leaves: Leaves, batch_dimensions: int) -> Tensor:
+    """Whether every element is finite, (*batch,), bool.
+
+    Sums of float32 numbers can overflow too, but only beyond 1e38, where nothing is left to save.
+    """
+    parts = [sum_elements(leaf, batch_dimensions) for leaf in leaves]
+    total = sum(parts[1:], start=parts[0])
+    # NaN and infinity survive a sum, and two operations do where torch.isfinite takes four.
+    return total - total == 0.0
+
+
 @dataclass(frozen=True)
 class State:
     """Where trajectories are: θ and what else the method carries.

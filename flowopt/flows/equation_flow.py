@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Iterable, Mapping
+from functools import cached_property
 
 import sympy
 import torch
@@ -103,6 +104,22 @@ class EquationFlow:
         return tuple(term.letter for term in self.equations.terms)
 
     @property
+    def variables(self) -> tuple[str, ...]:
+        """Names of what has one value per element, θ first."""
+        return tuple(v.name for v in self.equations.variables)
+
+    @property
+    def scalars(self) -> tuple[str, ...]:
+        """Names of what has one value per trajectory."""
+        return tuple(s.name for s in self.equations.scalars)
+
+    @property
+    def uses_loss(self) -> bool:
+        """Whether the value of L enters the motion, not its gradient alone."""
+        formulas = (f for term in self.equations.terms for f in _formulas(term))
+        return any(formula.has(LOSS) for formula in formulas)
+
+    @property
     def energies(self) -> tuple[str, ...]:
         """Names of the declared energies."""
         return tuple(self.equations.energies)
@@ -182,9 +199,7 @@ class EquationFlow:
 
     def uses_gradient(self, letter: str) -> bool:
         """Whether a letter's map needs ∇L."""
-        term = self._term(letter)
-        formulas = (*term.drift.values(), *term.diffusion.values())
-        return any(formula.has(g, LOSS) for formula in formulas)
+        return any(formula.has(g, LOSS) for formula in _formulas(self._term(letter)))
 
     def moves_position(self, letter: str) -> bool:
         """Whether a letter moves θ."""
@@ -298,6 +313,11 @@ class FlowEnergy:
         self.name = name
         self._value = energy_code(flow.name, flow.equations, energy_of(flow.equations, name))
 
+    @cached_property
+    def _rate(self) -> tuple[Compiled, Compiled]:
+        rate = energy_rate(self.flow.equations, self.name)
+        return energy_code(self.flow.name, self.flow.equations, rate)
+
     def value(self, state: State, evaluation: Evaluation) -> Tensor:
         """E(state), (*batch,), float64."""
         return self._evaluate(self._value, state, evaluation)
@@ -308,10 +328,7 @@ class FlowEnergy:
         Raises:
             DefinitionError: The rate is not derived for this energy.
         """
-        rate = energy_rate(self.flow.equations, self.name)
-        return self._evaluate(
-            energy_code(self.flow.name, self.flow.equations, rate), state, evaluation
-        )
+        return self._evaluate(self._rate, state, evaluation)
 
     def _evaluate(
         self, codes: tuple[Compiled, Compiled], state: State, evaluation: Evaluation
@@ -328,6 +345,10 @@ class FlowEnergy:
         summed = sum_formula(density, scalars, leaves, batch_dimensions)
         (rest,) = evaluate_scalars(scalar, scalars, leaves, batch_dimensions)
         return summed + rest
+
+
+def _formulas(term: Term) -> tuple[sympy.Expr, ...]:
+    return (*term.drift.values(), *term.diffusion.values())
 
 
 def checked_hyperparameters(

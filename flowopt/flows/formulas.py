@@ -35,7 +35,8 @@ def evaluate_formulas(
         layout = (template.dtype, template.ndim)
         if layout not in lifted:
             lifted[layout] = [lift(value, template) for value in coefficients]
-        results.append(compiled.update(*(a[index] for a in arguments), *lifted[layout]))
+        values = compiled.update(*(a[index] for a in arguments), *lifted[layout])
+        results.append([_spread(value, template) for value in values])
     return tuple(zip(*results, strict=True))
 
 
@@ -48,7 +49,7 @@ def evaluate_scalars(
     """Values of formulas that have one value per trajectory, each (*batch,), float64."""
     scalars = _with_sums(compiled, scalars, leaves, batch_dimensions)
     coefficients = compiled.coefficients(*(scalars[name] for name in compiled.scalar_arguments))
-    return compiled.update(*coefficients)
+    return tuple(torch.zeros_like(scalars["t"]) + value for value in compiled.update(*coefficients))
 
 
 def sum_formula(
@@ -59,13 +60,15 @@ def sum_formula(
 ) -> Tensor:
     """Sum over all elements of one elementwise formula, (*batch,), float64."""
     (values,) = evaluate_formulas(compiled, scalars, leaves, batch_dimensions)
-    parts = [
-        # A formula without elementwise parts still counts once per element; a constant one is a
-        # Python number.
-        sum_elements(lift(torch.as_tensor(value), template).expand_as(template), batch_dimensions)
-        for value, template in zip(values, leaves["theta"], strict=True)
-    ]
+    parts = [sum_elements(value, batch_dimensions) for value in values]
     return sum(parts[1:], start=parts[0])
+
+
+def _spread(value: Tensor | float, template: Tensor) -> Tensor:
+    """A value for every element, also where the formula is the same for all of them."""
+    if isinstance(value, Tensor) and value.shape == template.shape:
+        return value
+    return torch.zeros_like(template) + value
 
 
 def _with_sums(

@@ -8,6 +8,7 @@ import math
 from collections.abc import Callable
 from typing import NamedTuple
 
+from flowopt.kernels.program import Unfit
 from flowopt.kernels.scalar import (
     Scalar,
     call,
@@ -53,7 +54,9 @@ def _clamp(x: Scalar, low: Scalar | float | None = None, high: Scalar | float | 
 def _divide(a: Scalar, b: Scalar | float, rounding_mode: str | None = None) -> Scalar:
     if rounding_mode is None:
         return a / b
-    return (a / b).op({"floor": "floor", "trunc": "trunc"}[rounding_mode])
+    if rounding_mode == "trunc" and a.floating:
+        return (a / b).op("trunc")
+    raise Unfit(f"division rounded by {rounding_mode!r} has no scalar form")
 
 
 def _where(condition: Scalar, yes: Scalar, no: Scalar) -> Scalar:
@@ -109,7 +112,7 @@ ELEMENTWISE: dict[str, Row] = {
     "add.Scalar": Row(_scaled(lambda a, b: a + b)),
     "sub.Tensor": Row(_scaled(lambda a, b: a - b)),
     "sub.Scalar": Row(_scaled(lambda a, b: a - b)),
-    "rsub.Tensor": Row(_scaled(lambda a, b: -(a - b) if a.dtype == "i64" else b - a)),
+    "rsub.Tensor": Row(lambda a, b, alpha=1: b - a * alpha),
     "rsub.Scalar": Row(lambda a, b, alpha=1: b - a * alpha),
     "mul.Tensor": Row(lambda a, b: a * b),
     "mul.Scalar": Row(lambda a, b: a * b),
@@ -147,9 +150,7 @@ ELEMENTWISE: dict[str, Row] = {
     "sinc.default": Row(
         lambda x: x.equals(0.0).where(x.like(1.0), (math.pi * x).op("sin") / (math.pi * x))
     ),
-    "logaddexp.default": Row(
-        lambda a, b: maximum(a, b) + (-abs(a - b)).op("exp").op("log1p")
-    ),
+    "logaddexp.default": Row(lambda a, b: maximum(a, b) + (-abs(a - b)).op("exp").op("log1p")),
     "sign.default": Row(sign),
     "sgn.default": Row(sign),
     "frac.default": Row(lambda x: x - x.op("trunc")),
@@ -219,9 +220,7 @@ ELEMENTWISE: dict[str, Row] = {
     "softplus_backward.default": Row(_softplus_backward),
     "gelu_backward.default": Row(_gelu_backward),
     "elu_backward.default": Row(_elu_backward),
-    "leaky_relu_backward.default": Row(
-        lambda g, x, slope, is_result: (x > 0).where(g, g * slope)
-    ),
+    "leaky_relu_backward.default": Row(lambda g, x, slope, is_result: (x > 0).where(g, g * slope)),
     "hardtanh_backward.default": Row(
         lambda g, x, low, high: ((x <= low) | (x >= high)).where(g.like(0.0), g)
     ),

@@ -115,9 +115,13 @@ class Program:
         node = self.nodes[index]
         if node.op != "constant":
             return None
-        return float(node.data) if node.dtype in FLOATS else {"True": True, "False": False}.get(
-            node.data
-        ) if node.dtype == BOOL else int(node.data)
+        return (
+            float(node.data)
+            if node.dtype in FLOATS
+            else {"True": True, "False": False}.get(node.data)
+            if node.dtype == BOOL
+            else int(node.data)
+        )
 
     def emit(self, op: str, dtype: str, *args: int, data: object = None) -> int:
         """The value of an operation, simplified where that changes no bit of the result."""
@@ -183,9 +187,7 @@ class Program:
         index = self._known.get(node)
         if index is None:
             if len(self.nodes) >= 3 * MOST_OPERATIONS:
-                raise Unfit(
-                    f"one step is more than {MOST_OPERATIONS} operations on single numbers"
-                )
+                raise Unfit(f"one step is more than {MOST_OPERATIONS} operations on single numbers")
             index = self._known[node] = len(self.nodes)
             self.nodes.append(node)
         return index
@@ -205,16 +207,16 @@ class Program:
 def _simplify_add(p: Program, dtype: str, args: tuple, numbers: list) -> int | None:
     # x + 0.0 is not x where x is -0.0.
     for number, other in zip(numbers, reversed(args), strict=True):
-        if number is not None and number == 0 and (
-            dtype == I64 or math.copysign(1.0, number) < 0
-        ):
+        if number is not None and number == 0 and (dtype == I64 or math.copysign(1.0, number) < 0):
             return other
     return None
 
 
 def _simplify_sub(p: Program, dtype: str, args: tuple, numbers: list) -> int | None:
-    if numbers[1] is not None and numbers[1] == 0 and (
-        dtype == I64 or math.copysign(1.0, numbers[1]) > 0
+    if (
+        numbers[1] is not None
+        and numbers[1] == 0
+        and (dtype == I64 or math.copysign(1.0, numbers[1]) > 0)
     ):
         return args[0]
     return None
@@ -272,9 +274,7 @@ def _simplify_comparison(op: str) -> Callable:
                 return other if number == (op == "eq") else p.inverse(other)
             node = p.nodes[other]
             if node.op == "convert" and p.nodes[node.args[0]].dtype == BOOL and number in (0, 1):
-                return (
-                    node.args[0] if (number == 1) == (op == "eq") else p.inverse(node.args[0])
-                )
+                return node.args[0] if (number == 1) == (op == "eq") else p.inverse(node.args[0])
             if node.op == "select" and kind == I64:
                 constant = p.constant(number, kind)
                 condition, a, b = node.args

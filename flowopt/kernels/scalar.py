@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 import torch
 
-from flowopt.kernels.program import BOOL, F32, F64, FLOATS, I64, Program, Unfit
+from flowopt.kernels.program import BOOL, F32, F64, FLOATS, FUNCTIONS, I64, Program, Unfit
 
 DTYPES = {
     torch.float64: F64,
@@ -18,6 +18,7 @@ DTYPES = {
     torch.int8: I64,
     torch.bool: BOOL,
 }
+FLOAT_ONLY = {*FUNCTIONS, "div", "sqrt", "floor", "ceil", "trunc", "round"}
 BITS = {torch.int32: 32, torch.int16: 16, torch.int8: 8}
 
 
@@ -54,6 +55,8 @@ class Scalar:
 
     def op(self, name: str, *others: Scalar | float, dtype: str | None = None) -> Scalar:
         """A row of the scalar operations with this value as first operand."""
+        if name in FLOAT_ONLY and not self.floating:
+            raise Unfit(f"{name} of whole numbers has no scalar form")
         operands = [self.index, *(self.like(other).index for other in others)]
         return Scalar(self.program, self.program.emit(name, dtype or self.dtype, *operands))
 

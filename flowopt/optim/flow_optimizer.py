@@ -146,6 +146,10 @@ class FlowOptimizer(torch.optim.Optimizer):
         flow, scheme, step_size = self._plan(group)
         if closure is None and not scheme.closure_free(flow):
             raise CompatibilityError(_remedy(flow, scheme))
+        if loss is None and flow.uses_loss:
+            raise CompatibilityError(
+                f"flow {flow.name!r} moves by the value of the loss: call step(closure)"
+            )
         sign = -1.0 if group["maximize"] else 1.0
         oracle = GradientOracle(parameters, sign, closure, _remedy(flow, scheme))
         noise = PhiloxNoise(torch.tensor(self.seed % 2**63), torch.tensor(0), tuple(offsets))

@@ -32,10 +32,9 @@ NOTES = """\
   accuracy over all rows, energies) is neither in the cost nor in the seconds.
 - Training loss is over all training rows, in nats; loss, accuracy, cost and seconds are means over
   the seeds that ended with finite numbers, ± the standard error of the mean.
-- "Energy up" is the share of steps after which the first energy that the flow declares was larger
-  than before, each time with the loss of the minibatch at hand. Before and after a step that is
-  not the same minibatch, so the share estimates how often the energy of the full loss rises, and
-  tends to one half where the sampling noise is larger than the change."""
+- "Energy up" is the share of steps in which the first energy that the flow declares rose, with the
+  loss of the step's own minibatch before and after it. That is an estimate on few rows: a step
+  along the gradient of a minibatch may lower its loss and raise that of all rows."""
 SHORT_STATUS = {fo.Status.STEPS_TAKEN: "finished", fo.Status.DIVERGED: "diverged"}
 
 
@@ -62,7 +61,7 @@ def report(arrays: xr.Dataset, candidates: Sequence[Candidate], plan: Plan) -> s
 
 def table(arrays: xr.Dataset) -> str:
     """One line per method, in Markdown."""
-    rows = [_row(arrays.sel(method=label)) for label in arrays.method.values]
+    rows = [_row(arrays.sel(optimizer=label)) for label in arrays.optimizer.values]
     right = set(HEADER) - {"method", "flow", "word", "status"}
     return markdown_table(HEADER, rows, right=right)
 
@@ -81,7 +80,7 @@ def finished(arrays: xr.Dataset) -> xr.DataArray:
 def _row(runs: xr.Dataset) -> tuple[str, ...]:
     whole = runs.where(finished(runs), drop=True)
     return (
-        str(runs.method.item()),
+        str(runs.optimizer.item()),
         str(runs.flow.item()),
         str(runs.word.item()),
         f"{runs.step_size.item():.4g}",

@@ -126,21 +126,19 @@ def _train_apart(entry: Candidate, plan: Plan, seed: int) -> tuple[Candidate, in
 def _joined(
     folder: ResultFolder, candidates: tuple[Candidate, ...], plan: Plan
 ) -> xr.Dataset:
-    """All units along "method" and "seed", with what the figures say about each method."""
+    """All units along "optimizer" and "seed", with what the figures say about each method."""
+    seeds = range(plan.seeds)
     methods = [
-        xr.concat(
-            [folder.unit(_unit(entry, seed)) for seed in range(plan.seeds)],
-            xr.Variable("seed", range(plan.seeds)),
-        )
+        xr.concat([folder.unit(_unit(entry, seed)) for seed in seeds], "seed")
         for entry in candidates
     ]
-    labels = [entry.label for entry in candidates]
-    arrays = xr.concat(methods, xr.Variable("method", labels))
+    arrays = xr.concat(methods, "optimizer")
+    arrays = arrays.assign_coords(optimizer=[entry.label for entry in candidates], seed=list(seeds))
     for name, meaning in CURVES.items():
         arrays[name].attrs["long_name"] = meaning
     arrays["cost"].attrs["long_name"] = "forward-equivalents of one minibatch: gradient 3, loss 1"
-    arrays["step_size"] = ("method", [entry.step_size for entry in candidates])
-    arrays["flow"] = ("method", [entry.flow.name for entry in candidates])
-    arrays["word"] = ("method", [entry.word for entry in candidates])
+    arrays["step_size"] = ("optimizer", [entry.step_size for entry in candidates])
+    arrays["flow"] = ("optimizer", [entry.flow.name for entry in candidates])
+    arrays["word"] = ("optimizer", [entry.word for entry in candidates])
     arrays.attrs["data"] = plan.data
     return arrays

@@ -77,6 +77,7 @@ class Observer:
         dataset: Gives the test rows.
         energy: (state, evaluation) → energy, or None if the flow declares none.
         numbers: Numbers of the steps after which loss and accuracy are taken.
+        seed: Of the minibatches.
         rows: One per such step: its number, and the values of `CURVES`.
         seconds: Spent on looking.
     """
@@ -85,32 +86,47 @@ class Observer:
     dataset: Dataset
     energy: Callable[..., Tensor] | None
     numbers: frozenset[int]
+    seed: int
     rows: list[tuple[float, ...]] = field(default_factory=list)
     seconds: float = 0.0
+    _before: fo.State | None = None
 
     def __call__(self, state: fo.State, evaluation) -> Tensor:
-        """The energy of the minibatch with which the step was evaluated, NaN if there is none."""
+        """Whether the energy rose in this step on its minibatch: 1, 0, or NaN if unknown."""
         begin = time.perf_counter()
         number = int(state.step)
         if number in self.numbers:
             self.rows.append((number, *self._curves(state, evaluation)))
-        energy = self._energy(state, evaluation)
+        rose = torch.full_like(state.time, torch.nan)
+        if self.energy is not None and self._before is not None:
+            # The evaluation at hand is of the next minibatch.
+            rows = self.problem.draw(number - 1, self.seed, ())
+            change = self._energy(state, evaluation, rows)
+            change = change - self._energy(self._before, evaluation, rows)
+            rose = torch.where(change.isnan(), change, (change > 0).to(change.dtype))
+        self._before = state
         self.seconds += time.perf_counter() - begin
-        return energy
+        return rose
 
     def _curves(self, state: fo.State, evaluation) -> tuple[float, ...]:
-        position = self.problem.join(state.position)
-        loss = self.problem.loss(position)
-        scores = self.problem.outputs(position, self.dataset.test_inputs)
+        training = self._scores(state, self.dataset.train_inputs)
+        test = self._scores(state, self.dataset.test_inputs)
         labels = self.dataset.test_labels
-        correct = (scores.argmax(-1) == labels).double().mean()
-        energy = self._energy(state, dataclasses.replace(evaluation, loss=loss))
-        return float(loss), float(cross_entropy(scores, labels)), float(correct), float(energy)
+        return (
+            float(cross_entropy(training, self.dataset.train_labels)),
+            float(cross_entropy(test, labels)),
+            float((test.argmax(-1) == labels).double().mean()),
+            float(self._energy(state, evaluation, slice(None))) if self.energy else math.nan,
+        )
 
-    def _energy(self, state: fo.State, evaluation) -> Tensor:
-        if self.energy is None:
-            return torch.full_like(state.time, torch.nan)
-        return self.energy(state, evaluation)
+    def _scores(self, state: fo.State, inputs: Tensor) -> Tensor:
+        return self.problem.outputs(self.problem.join(state.position), inputs)
+
+    def _energy(self, state: fo.State, evaluation, rows: Tensor | slice) -> Tensor:
+        """The energy with the loss over some training rows."""
+        scores = self._scores(state, self.dataset.train_inputs[rows])
+        loss = cross_entropy(scores, self.dataset.train_labels[rows])
+        return self.energy(state, dataclasses.replace(evaluation, loss=loss))
 
 
 def train(
@@ -146,7 +162,7 @@ def train(
         batch=fo.problems.Minibatches(plan.batch),
     )
     numbers = np.unique(np.linspace(0, steps, plan.points + 1).round().astype(int))
-    observer = Observer(problem, dataset, energy_function(candidate), frozenset(numbers.tolist()))
+    observer = Observer(problem, dataset, energy_function(candidate), frozenset(numbers.tolist()), seed)
     begin = time.perf_counter()
     solution = fo.integrate(
         candidate.flow,
@@ -155,7 +171,7 @@ def train(
         problem.start(),
         step_size=candidate.step_size,
         steps=steps,
-        record={"energy": (1, observer)},
+        record={"energy_rose": (1, observer)},
         seed=seed,
         progress=progress,
     )
@@ -173,7 +189,7 @@ def train(
             "status": int(status),
             "steps": int(solution.steps),
             "gradients": int(solution.counts["gradients"]),
-            "energy_increases": share_of_increases(solution.records["energy"]),
+            "energy_increases": float(solution.records["energy_rose"].nanmean()),
             "seconds": seconds - observer.seconds,
             "seconds_observing": observer.seconds,
         }
@@ -189,9 +205,3 @@ def energy_function(candidate: Candidate) -> Callable[..., Tensor] | None:
         flow = flow.at_step_size(candidate.step_size)
     return flow.energy(flow.energies[0]).value
 
-
-def share_of_increases(energy: Tensor) -> float:
-    """Share of steps after which the energy was larger than before; NaN without an energy."""
-    change = energy.diff()
-    known = change[~change.isnan()]
-    return float((known > 0).double().mean()) if len(known) else math.nan

@@ -77,10 +77,11 @@ def flat(state: State) -> Tensor:
 
 
 def unflat(numbers: Tensor, like: State) -> State:
-    """The inverse of `flat`, at the time of `like`."""
+    """The inverse of `flat`, at the time and step of `like`."""
     columns_ = iter(numbers.unbind(-1))
     variables = {
         name: tuple(next(columns_) for _ in like.variables[name]) for name in sorted(like.variables)
     }
     scalars = {name: next(columns_) for name in sorted(like.scalars)}
-    return State(variables, scalars, like.time, like.step)
+    batch = numbers.shape[:-1]
+    return State(variables, scalars, like.time.expand(batch), like.step.expand(batch))

@@ -1,0 +1,180 @@
+"""`flowopt show NAME`: the equation, its step and what is known about both."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import sympy
+
+import flowopt as fo
+from flowopt.errors import DefinitionError
+from flowopt.registry import FLOWS, METHODS
+from studies.command.listing import flow_summary, method_summary
+from studies.common.candidates import Candidate, candidate
+from studies.common.tables import plain_table
+
+
+def showing(specification: str, *, latex: bool = False, source: bool = False) -> str:
+    """What there is to know about a flow, a method or the flow of a text file.
+
+    Args:
+        specification: As `studies.common.candidates.candidate` reads it.
+        latex: Only the equations, as LaTeX.
+        source: Only the torch code of each letter's map.
+
+    Raises:
+        FlowoptError: The specification names nothing that can be shown.
+    """
+    entry = candidate(specification)
+    if latex:
+        return entry.flow.latex()
+    if source:
+        return _source(entry)
+    sections = [
+        _title(entry),
+        _section("Equation (g is the gradient of the loss L at theta)", _equations(entry)),
+        _section("Start values", _starts(entry.flow)),
+        _section("Hyperparameters", _hyperparameters(entry)),
+        _section("Step", _step(entry)),
+        _section("Energies", _energies(entry.flow)),
+        _section("Reference", [entry.flow.equations.reference or "none"]),
+        _hint(specification, entry),
+    ]
+    return "\n\n".join(section for section in sections if section)
+
+
+def _title(entry: Candidate) -> str:
+    if entry.method is not None:
+        return f"{entry.label}: {method_summary(entry.label.partition('@')[0])}"
+    if entry.text is None:
+        return f"{entry.label}: {flow_summary(entry.flow.name)}"
+    return entry.label
+
+
+def _section(title: str, lines: Iterable[str]) -> str:
+    lines = list(lines)
+    return "\n".join([title, *(f"  {line}" for line in lines)]) if lines else ""
+
+
+def _equations(entry: Candidate) -> list[str]:
+    """One line per letter and moved variable, with the kind of the letter's map."""
+    choices = _moves(entry)
+    rows = []
+    for term in entry.flow.equations.terms:
+        mark = f"{term.letter}:"
+        move = choices.get(term.letter)
+        kind = f"({entry.flow.kind(term.letter, move.kind)})" if move else ""
+        for variable in term.moved:
+            right = _right_hand_side(
+                term.drift.get(variable, sympy.S.Zero), term.amplitudes(variable)
+            )
+            rows.append((mark, f"d{variable} = {right}", kind))
+            mark = kind = ""
+    widths = [max(len(row[column]) for row in rows) for column in range(3)]
+    return [
+        " ".join((row[0].ljust(widths[0]), row[1].ljust(widths[1]), "", row[2])).rstrip()
+        for row in rows
+    ]
+
+
+def _right_hand_side(drift: sympy.Expr, amplitudes: dict[sympy.Symbol, sympy.Expr]) -> str:
+    parts = [] if drift == 0 else [f"{_factor(drift)} dt"]
+    for wiener, amplitude in amplitudes.items():
+        name = "dW" if wiener.name.startswith("dW_") else wiener.name
+        parts.append(f"{_factor(amplitude)} {name}")
+    return " + ".join(parts) or "0"
+
+
+def _factor(expression: sympy.Expr) -> str:
+    return f"({expression})" if expression.is_Add else str(expression)
+
+
+def _moves(entry: Candidate) -> dict:
+    """Letter → its move in the word; empty for schemes that use the summed drift."""
+    moves = entry.scheme.moves if isinstance(entry.scheme, fo.Splitting) else ()
+    return {move.letter: move for move in moves}
+
+
+def _starts(flow: fo.Flow) -> list[str]:
+    equations = flow.equations
+    moved = [*equations.variables[1:], *equations.scalars]
+    return [f"{variable} = {equations.start.get(variable, 0)}" for variable in moved]
+
+
+def _hyperparameters(entry: Candidate) -> list[str]:
+    """Values, and for a method the formulas of its classic hyperparameters that give them."""
+    flow, method = entry.flow, entry.method
+    rows = []
+    for name, value in flow.hyperparameters.items():
+        formula = "" if method is None else f"= {method.rule.hyperparameters[name]}"
+        note = "per step (rate × h)" if name in flow.per_step else ""
+        rows.append((name, "=", f"{float(value):.6g}", formula if formula != f"= {name}" else "", note))
+    if method is not None:
+        rows += [
+            (name, "=", f"{float(value):.6g}", "", "classic")
+            for name, value in method.settings.items()
+            if name not in flow.hyperparameters and float(value)
+        ]
+    return plain_table(("", "", "", "", ""), rows).splitlines()[1:] if rows else []
+
+
+def _step(entry: Candidate) -> list[str]:
+    flow, scheme = entry.flow, entry.scheme
+    order = scheme.order(flow)
+    formula = "" if entry.method is None else f" = {entry.method.rule.step_size}"
+    kind = "word" if isinstance(scheme, fo.Splitting) else "scheme"
+    rows = [
+        (kind, entry.word),
+        ("step size", f"h{formula} = {entry.step_size:.6g}"),
+        ("order", "exact" if order == float("inf") else f"{order:g}" + _weak(flow)),
+        ("gradients per step", f"{scheme.gradient_evaluations(flow)}"),
+        ("closure-free", "yes" if scheme.closure_free(flow) else "no"),
+    ]
+    if kind == "word":
+        rows.append(("other words", ", ".join(_other_words(entry)) or "–"))
+    return plain_table(("", ""), rows).splitlines()[1:]
+
+
+def _weak(flow: fo.Flow) -> str:
+    return " (weak: of averages)" if flow.noisy else ""
+
+
+def _other_words(entry: Candidate) -> list[str]:
+    if entry.method is not None or entry.flow.name not in FLOWS:
+        return []
+    return [word for word in FLOWS[entry.flow.name].words if word != entry.word]
+
+
+def _energies(flow: fo.Flow) -> list[str]:
+    lines = []
+    for name in flow.energies:
+        lines.append(f"{name} = {flow.equations.energies[name]}")
+        try:
+            lines.append(f"  d/dt = {flow.energy_rate(name)}")
+        except DefinitionError as error:
+            lines.append(f"  d/dt: not derived ({error})")
+    if lines:
+        lines.append("(terms that have a value per parameter are summed over the parameters)")
+    return lines
+
+
+def _hint(specification: str, entry: Candidate) -> str:
+    """Names the flow where a method hides it."""
+    name = specification.partition("@")[0]
+    if entry.method is None or name not in FLOWS or name not in METHODS:
+        return ""
+    return f"The flow {name} by itself: flowopt show {name}:{FLOWS[name].words[0]}"
+
+
+def _source(entry: Candidate) -> str:
+    if not isinstance(entry.scheme, fo.Splitting):
+        moves = fo.Splitting("".join(entry.flow.letters)).moves
+    else:
+        moves = entry.scheme.moves
+    sources = {
+        (move.letter, move.kind, move.parts): entry.flow.source(*move[:3]) for move in moves
+    }
+    return "\n\n".join(
+        f"# {letter}, {entry.flow.kind(letter, kind)}, over 1/{parts} of a step\n{text.strip()}"
+        for (letter, kind, parts), text in sources.items()
+    )
