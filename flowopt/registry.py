@@ -30,8 +30,8 @@ class FlowEntry:
 
 
 FLOWS: Mapping[str, FlowEntry] = {
-    "gradient_flow": FlowEntry(flows.gradient_flow, ("A",), 0.3),
-    "heavy_ball": FlowEntry(flows.heavy_ball, ("OBA", "BAOAB", "BAOA", "ABOBA", "OBABO"), 0.3),
+    "gradient_flow": FlowEntry(flows.gradient_flow, ("A",), 0.5),
+    "heavy_ball": FlowEntry(flows.heavy_ball, ("OBA", "BAOAB", "BAOA", "ABOBA", "OBABO"), 1.0),
     "momentum_ema": FlowEntry(flows.momentum_ema, ("MA", "MAM", "AMA"), 0.5),
     "nesterov": FlowEntry(lambda: flows.nesterov(friction=1.0, lookahead=0.1), ("BOA",), 0.3),
     "nesterov_ema": FlowEntry(lambda: flows.nesterov_ema(rate=1.0, memory=0.9), ("MA",), 0.5),
@@ -41,7 +41,7 @@ FLOWS: Mapping[str, FlowEntry] = {
     "langevin": FlowEntry(
         lambda: flows.langevin(friction=1.0, temperature=1e-4),
         ("BAOA", "BAOAB", "ABOBA", "OBABO", "OBA"),
-        0.3,
+        1.0,
     ),
 }
 
@@ -56,13 +56,13 @@ CONTROLS: Mapping[str, Callable[[float], StepControl]] = {
 }
 
 METHODS: Mapping[str, Callable[[], Method]] = {
-    "sgd": lambda: classic.sgd(lr=0.3),
-    "momentum": lambda: classic.sgd(lr=0.03, momentum=0.9),
-    "nesterov": lambda: classic.sgd(lr=0.03, momentum=0.9, nesterov=True),
-    "adam": classic.adam,
-    "adamw": classic.adamw,
-    "rmsprop": lambda: classic.rmsprop(lr=1e-3),
-    "adagrad": classic.adagrad,
+    "sgd": lambda: classic.sgd(lr=0.5),
+    "momentum": lambda: classic.sgd(lr=0.1, momentum=0.9),
+    "nesterov": lambda: classic.sgd(lr=0.1, momentum=0.9, nesterov=True),
+    "adam": lambda: classic.adam(lr=1e-2),
+    "adamw": lambda: classic.adamw(lr=1e-2),
+    "rmsprop": lambda: classic.rmsprop(lr=3e-3),
+    "adagrad": lambda: classic.adagrad(lr=0.1),
 }
 
 PROBLEMS: Mapping[str, Callable[[], Landscape]] = {

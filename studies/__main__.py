@@ -51,11 +51,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     Returns:
         0; 2 after an error of flowopt; 130 after an interruption from the keyboard.
     """
-    argv = sys.argv[1:] if argv is None else list(argv)
+    argv = list(sys.argv[1:] if argv is None else argv) or ["--help"]
     try:
         _check_command(argv)
         arguments = _parser().parse_args(argv)
         arguments.run(arguments)
+    except SystemExit as ending:
+        # argparse ends the process itself after --help.
+        return int(ending.code or 0)
     except FlowoptError as error:
         print(f"flowopt: {error}", file=sys.stderr)
         return USER_ERROR
@@ -70,7 +73,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _check_command(argv: Sequence[str]) -> None:
     """Before argparse does, whose message suggests nothing."""
-    if argv and not argv[0].startswith("-") and argv[0] not in ("list", "show", *STUDIES):
+    if not argv[0].startswith("-") and argv[0] not in ("list", "show", *STUDIES):
         raise ConfigurationError(unknown_name("command", argv[0], ("list", "show", *STUDIES)))
 
 

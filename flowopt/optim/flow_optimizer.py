@@ -155,6 +155,9 @@ class FlowOptimizer(torch.optim.Optimizer):
         noise = PhiloxNoise(torch.tensor(self.seed % 2**63), torch.tensor(0), tuple(offsets))
         evaluation = self._carried(parameters) or oracle.read(loss)
         state = self._state_of(group, parameters, flow, evaluation)
+        if not scheme.closure_free(flow):
+            # Closures are called with trial positions in the parameters; the start stays.
+            state = state.with_position(tuple(leaf.clone() for leaf in state.position))
         stepper = Stepper(flow, scheme, oracle, noise, Constant(step_size), observed=False)
         none = torch.tensor(0)
         carry = stepper.advance(Carry(state, evaluation, step_size, (), none, none, none))

@@ -108,7 +108,7 @@ def rosenbrock() -> Landscape:
         x, y = theta.unbind(-1)
         return (1.0 - x) ** 2 + 100.0 * (y - x**2) ** 2
 
-    root = 250501.0**0.5
+    root = 250601.0**0.5
     return Landscape(
         "rosenbrock", 2, loss, (_critical((1.0, 1.0), 0.0, (501.0 - root, 501.0 + root)),)
     )

@@ -104,18 +104,22 @@ def _starts(flow: fo.Flow) -> list[str]:
 def _hyperparameters(entry: Candidate) -> list[str]:
     """Values, and for a method the formulas of its classic hyperparameters that give them."""
     flow, method = entry.flow, entry.method
+    formulas = {} if method is None else method.rule.hyperparameters
     rows = []
     for name, value in flow.hyperparameters.items():
-        formula = "" if method is None else f"= {method.rule.hyperparameters[name]}"
-        note = "per step (rate × h)" if name in flow.per_step else ""
-        rows.append((name, "=", f"{float(value):.6g}", formula if formula != f"= {name}" else "", note))
-    if method is not None:
-        rows += [
-            (name, "=", f"{float(value):.6g}", "", "classic")
-            for name, value in method.settings.items()
-            if name not in flow.hyperparameters and float(value)
-        ]
-    return plain_table(("", "", "", "", ""), rows).splitlines()[1:] if rows else []
+        formula = str(formulas.get(name, name))
+        origin = "" if formula == name else f"= {formula}"
+        unit = "rate × h" if name in flow.per_step else ""
+        rows.append((name, f"= {float(value):.6g}", origin, unit))
+    for name, value in ({} if method is None else method.settings).items():
+        if name not in flow.hyperparameters and float(value):
+            rows.append((name, f"= {float(value):.6g}", "", "classic"))
+    return _lines(rows)
+
+
+def _lines(rows: list[tuple[str, ...]]) -> list[str]:
+    """Rows in aligned columns."""
+    return plain_table(rows[0], rows[1:]).splitlines() if rows else []
 
 
 def _step(entry: Candidate) -> list[str]:
@@ -132,7 +136,7 @@ def _step(entry: Candidate) -> list[str]:
     ]
     if kind == "word":
         rows.append(("other words", ", ".join(_other_words(entry)) or "–"))
-    return plain_table(("", ""), rows).splitlines()[1:]
+    return _lines(rows)
 
 
 def _weak(flow: fo.Flow) -> str:
@@ -171,9 +175,7 @@ def _source(entry: Candidate) -> str:
         moves = fo.Splitting("".join(entry.flow.letters)).moves
     else:
         moves = entry.scheme.moves
-    sources = {
-        (move.letter, move.kind, move.parts): entry.flow.source(*move[:3]) for move in moves
-    }
+    sources = {(move.letter, move.kind, move.parts): entry.flow.source(*move[:3]) for move in moves}
     return "\n\n".join(
         f"# {letter}, {entry.flow.kind(letter, kind)}, over 1/{parts} of a step\n{text.strip()}"
         for (letter, kind, parts), text in sources.items()

@@ -92,7 +92,9 @@ def candidate(specification: str) -> Candidate:
         kind = "flow" if scheme is not None else "method or flow"
         raise ConfigurationError(unknown_name(kind, name, known))
     found.scheme.check(found.flow)
-    return found if match["step"] is None else replace(found, label=f"{found.label}@{match['step']}")
+    if step_size is None:
+        return found
+    return replace(found, label=f"{found.label}@{match['step']}")
 
 
 def _step_size(text: str | None) -> float | None:
@@ -143,7 +145,9 @@ def _content(path: Path) -> str:
         with path.open("rb") as file:
             content = file.read(MOST_BYTES_OF_A_FILE + 1)
     except OSError as error:
-        raise DataError(f"{path} can not be read ({error.strerror or error}), {expected}") from error
+        raise DataError(
+            f"{path} can not be read ({error.strerror or error}), {expected}"
+        ) from error
     if len(content) > MOST_BYTES_OF_A_FILE:
         raise DataError(f"{path} has more than {MOST_BYTES_OF_A_FILE} bytes, {expected}")
     try:

@@ -28,8 +28,8 @@ def checked_device(name: str) -> torch.device:
     found = torch.cuda.device_count() if kind == "cuda" else 1
     if int(number or 0) >= found:
         raise ConfigurationError(
-            f"there is no device {name!r} on this machine, {found or 'no'} of the kind {kind} "
-            "found: use another, such as cpu"
+            f"this machine has no device {name!r} (torch finds {found} of the kind {kind}): "
+            "use another, such as cpu"
         )
     return torch.device(name)
 

@@ -185,7 +185,10 @@ class ResultFolder:
         except UnicodeDecodeError:
             seal, content = "", b""
         if seal != self._seal(content):
-            _LOGGER.warning("unit %r is damaged or of other code, computed anew", name)
+            if seal.startswith(hashlib.sha256(content).hexdigest()):
+                _LOGGER.info("unit %r is of other code, computed anew", name)
+            else:
+                _LOGGER.warning("unit %r is damaged, computed anew", name)
             return None
         return self.read_dataset(f"units/{stem}.nc")
 

@@ -13,6 +13,17 @@ from flowopt.errors import ConfigurationError
 from studies.common.candidates import Candidate
 from studies.common.names import unknown_name
 
+METHODS = (
+    "sgd",
+    "momentum",
+    "nesterov",
+    "rmsprop",
+    "adam",
+    "adamw",
+    "heavy_ball:BAOAB",
+    "langevin:BAOAB",
+)
+
 
 @dataclass(frozen=True)
 class Task:
@@ -23,55 +34,23 @@ class Task:
         activation: Between the layers.
         batch: Rows of a minibatch.
         epochs: Budget, in epochs of gradients.
-        methods: The optimizers.
     """
 
     hidden: int
     activation: type[nn.Module]
     batch: int
     epochs: float
-    methods: tuple[str, ...]
 
 
 TASKS: Mapping[str, Task] = {
-    "digits": Task(
-        hidden=32,
-        activation=nn.Tanh,
-        batch=64,
-        epochs=30,
-        methods=(
-            "sgd",
-            "momentum",
-            "nesterov",
-            "rmsprop",
-            "adam",
-            "adamw",
-            "heavy_ball:BAOAB",
-            "langevin:BAOAB",
-        ),
-    ),
-    "mnist": Task(
-        hidden=128,
-        activation=nn.ReLU,
-        batch=128,
-        epochs=3,
-        methods=(
-            "sgd",
-            "momentum",
-            "nesterov",
-            "rmsprop",
-            "adam",
-            "adamw",
-            "heavy_ball:BAOAB",
-            "langevin:BAOAB",
-        ),
-    ),
+    "digits": Task(hidden=32, activation=nn.Tanh, batch=64, epochs=30),
+    "mnist": Task(hidden=128, activation=nn.ReLU, batch=128, epochs=5),
 }
 
 
 @dataclass(frozen=True)
 class Config:
-    """What is compared, on what, and for how long; None takes what suits the data.
+    """What is compared, on what, and for how long; None takes what `TASKS` says.
 
     Attributes:
         data: A name of `TASKS`.
@@ -88,7 +67,7 @@ class Config:
     """
 
     data: str = "digits"
-    methods: tuple[str, ...] | None = None
+    methods: tuple[str, ...] = METHODS
     seeds: int = 3
     epochs: float | None = None
     batch: int | None = None
@@ -99,7 +78,7 @@ class Config:
     def __post_init__(self) -> None:
         if self.data not in TASKS:
             raise ConfigurationError(unknown_name("data set", self.data, TASKS))
-        if self.methods is not None and not self.methods:
+        if not self.methods:
             raise ConfigurationError(
                 "no method came, expected at least one: name some after --methods, such as adam sgd"
             )
@@ -109,11 +88,6 @@ class Config:
                 raise ConfigurationError(f"{name} came as {number}, expected at least 1")
         if self.epochs is not None and not 0 < self.epochs < math.inf:
             raise ConfigurationError(f"epochs came as {self.epochs}, expected a positive number")
-
-    @property
-    def chosen_methods(self) -> tuple[str, ...]:
-        """The methods, those of the data set where none are named."""
-        return TASKS[self.data].methods if self.methods is None else self.methods
 
 
 @dataclass(frozen=True)
@@ -184,7 +158,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="METHOD",
         help="a method (adam), a flow with a splitting word or scheme (heavy_ball:BAOAB, "
         "heavy_ball:rk4) or a text file (my_flow.txt:OBA); '@0.1' after it sets the step size, "
-        f"of a method its learning rate (default: {' '.join(TASKS['digits'].methods)}; see "
+        f"of a method its learning rate (default: {' '.join(METHODS)}; see "
         "'flowopt list')",
     )
     parser.add_argument(
@@ -217,4 +191,4 @@ def with_arguments(config: Config, arguments: argparse.Namespace) -> Config:
     config = replace(config, **given)
     # A file without ending is a file too where it is named as one.
     files = tuple(name if "/" in name else f"./{name}" for name in arguments.flow)
-    return replace(config, methods=(*config.chosen_methods, *files)) if files else config
+    return replace(config, methods=(*config.methods, *files)) if files else config

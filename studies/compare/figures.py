@@ -30,15 +30,15 @@ def comparison(arrays: xr.Dataset) -> Figure:
         arrays: As `run` joins them.
     """
     count = arrays.sizes["optimizer"]
-    figure = Figure(figsize=(11, max(3.8, 1.6 + 0.24 * count)), layout="constrained")
-    grid = figure.add_gridspec(1, 4, width_ratios=(3, 3, 1.5, 1.5))
+    figure = Figure(figsize=(11, max(4.4, 1.6 + 0.24 * count)), layout="constrained")
+    grid = figure.add_gridspec(1, 4, width_ratios=(3.2, 3.2, 1.5, 1.2))
     loss, accuracy = (figure.add_subplot(grid[0, column]) for column in (0, 1))
     end = figure.add_subplot(grid[0, 2])
     rises = figure.add_subplot(grid[0, 3], sharey=end)
     _curves(loss, arrays.training_loss, arrays, logarithmic=True)
-    loss.set(yscale="log", title="training loss / nats")
+    loss.set(yscale="log", title="\ntraining loss / nats")
     _curves(accuracy, 100 * arrays.test_accuracy, arrays, logarithmic=False)
-    accuracy.set(title="test accuracy / %")
+    accuracy.set(title="\ntest accuracy / %")
     _limit_accuracy(accuracy, 100 * arrays.test_accuracy)
     for axes in (loss, accuracy):
         axes.set_xlabel("cost / forward passes of a minibatch")
@@ -46,12 +46,12 @@ def comparison(arrays: xr.Dataset) -> Figure:
         axes.margins(x=0.02)
         axes.xaxis.set_major_formatter(FuncFormatter(_thousands))
     _rows(end, arrays)
-    _ends(end, 100 * final(arrays.test_accuracy.where(finished(arrays))))
-    end.set_title("test accuracy at the end / %")
-    _ends(rises, 100 * arrays.energy_increases)
-    rises.axvline(50, color="#8C8C8C", linewidth=0.8, zorder=0)
-    rises.set(title="steps with energy up / %", xlim=(0, max(60, rises.get_xlim()[1])))
-    rises.tick_params(labelleft=False)
+    _ends(end, 100 * final(arrays.test_accuracy.where(finished(arrays))), missing="diverged")
+    end.set_title("test accuracy\nat the end / %")
+    _ends(rises, 100 * arrays.energy_increases, missing="–")
+    rises.set_title("steps in which\nthe energy rose / %")
+    rises.tick_params(axis="y", labelleft=False, length=0)
+    _limit_shares(rises)
     seeds = arrays.sizes["seed"]
     figure.suptitle(
         f"{arrays.attrs['data']}: equal cost, {seeds} seed{'s' if seeds > 1 else ''}"
@@ -79,7 +79,7 @@ def _curves(axes: Axes, values: xr.DataArray, arrays: xr.Dataset, *, logarithmic
         low, high = middle - error, middle + error
         if logarithmic:
             low, middle, high = np.exp(low), np.exp(middle), np.exp(high)
-        place = np.nanmax(cost, 0)[points]
+        place = np.nanmax(cost[:, points], 0)
         style = line_style(index)
         axes.fill_between(place, low, high, color=style["color"], alpha=0.18, linewidth=0)
         axes.plot(place, middle, **style)
@@ -96,6 +96,12 @@ def _limit_accuracy(axes: Axes, percent: xr.DataArray) -> None:
     axes.set_ylim(bottom, min(100.0, top + 0.08 * (top - bottom)))
 
 
+def _limit_shares(axes: Axes) -> None:
+    """From just below 0, so that dots there are whole."""
+    top = max(10.0, 1.1 * axes.get_xlim()[1])
+    axes.set_xlim(-0.06 * top, top)
+
+
 def _rows(axes: Axes, arrays: xr.Dataset) -> None:
     """One row per method, first on top, named in the style of its curve."""
     labels = [str(label) for label in arrays.optimizer.values]
@@ -109,14 +115,14 @@ def _rows(axes: Axes, arrays: xr.Dataset) -> None:
         axes.plot((-0.2, -0.04), (index, index), transform=across, clip_on=False, **style)
 
 
-def _ends(axes: Axes, values: xr.DataArray) -> None:
-    """A dot and a bar of standard errors per method."""
+def _ends(axes: Axes, values: xr.DataArray, *, missing: str) -> None:
+    """A dot and a bar of standard errors per method, a word where no seed has a value."""
     for index, runs in enumerate(values.values):
         known = runs[np.isfinite(runs)]
         color = line_style(index)["color"]
         if len(known) == 0:
             where = axes.get_yaxis_transform()
-            axes.text(0.03, index, "–", transform=where, color=color, va="center")
+            axes.text(0.05, index, missing, transform=where, color=color, va="center")
             continue
         error = known.std(ddof=1) / len(known) ** 0.5 if len(known) > 1 else 0.0
         axes.errorbar(known.mean(), index, xerr=error, fmt="o", markersize=4.5, color=color)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Sequence
 
@@ -26,6 +27,8 @@ HEADER = (
     "status",
 )
 NONE = "–"
+# Beyond, decimals say nothing: the run went astray.
+LARGE = 1e4
 NOTES = """\
 - Every method had the same cost: a loss costs 1 forward pass of a minibatch, a gradient 3, and a
   method takes as many steps as its gradients per step allow. What is spent on looking (loss and
@@ -84,23 +87,28 @@ def _row(runs: xr.Dataset) -> tuple[str, ...]:
         str(runs.flow.item()),
         str(runs.word.item()),
         f"{runs.step_size.item():.4g}",
-        _mean(final(whole.training_loss), "{:.3g}", "{:.1g}"),
-        _mean(100 * final(whole.test_accuracy), "{:.2f}", "{:.2f}"),
-        _mean(whole.cost.max("point"), "{:.0f}", None),
-        _mean(whole.seconds, "{:.2f}", None),
-        _mean(100 * runs.energy_increases, "{:.0f}", None),
+        _mean_and_error(final(whole.training_loss), "{:.3g}"),
+        _mean_and_error(100 * final(whole.test_accuracy), "{:.2f}"),
+        _mean(whole.cost.max("point"), "{:.0f}"),
+        _mean(whole.seconds, "{:.2f}"),
+        _mean(100 * runs.energy_increases, "{:.1f}"),
         _statuses(runs.status.values),
     )
 
 
-def _mean(values: xr.DataArray, form: str, error_form: str | None) -> str:
+def _mean(values: xr.DataArray, form: str) -> str:
     known = values.values[np.isfinite(values.values)]
-    if len(known) == 0:
-        return NONE
-    text = form.format(known.mean())
-    if error_form is None or len(known) == 1:
-        return text
-    return f"{text} ± {error_form.format(known.std(ddof=1) / len(known) ** 0.5)}"
+    return form.format(known.mean()) if len(known) else NONE
+
+
+def _mean_and_error(values: xr.DataArray, form: str) -> str:
+    """The error with one digit, the mean with as many decimals; the form where there is none."""
+    known = values.values[np.isfinite(values.values)]
+    error = known.std(ddof=1) / len(known) ** 0.5 if len(known) > 1 else 0.0
+    if error == 0.0 or abs(known.mean()) >= LARGE:
+        return _mean(values, form)
+    decimals = max(0, -math.floor(math.log10(error)))
+    return f"{known.mean():.{decimals}f} ± {error:.{decimals}f}"
 
 
 def _statuses(codes: np.ndarray) -> str:

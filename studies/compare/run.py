@@ -38,14 +38,15 @@ def run(config: Config, *, out: Path, jobs: int = 1) -> ResultFolder:
         FlowoptError: The configuration can not be run.
         KeyboardInterrupt: From the keyboard; finished runs are kept.
     """
-    candidates = tuple(candidate(method) for method in config.chosen_methods)
+    candidates = tuple(candidate(method) for method in config.methods)
     plan = planned(config, candidates)
     device = checked_device(plan.device)
     dataset = _loaded(plan.data, device)
     _check_batch(plan, dataset)
+    steps = {entry.label: steps_within_budget(entry, plan, dataset) for entry in candidates}
     folder = ResultFolder("compare", plan, out=out)
     with one_thread():
-        _compute(folder, candidates, plan, dataset, jobs)
+        _compute(folder, candidates, plan, dataset, steps, jobs)
         arrays = _joined(folder, candidates, plan)
         folder.write_dataset("arrays.nc", arrays)
         folder.write_text("report.md", report(arrays, candidates, plan))
@@ -71,8 +72,7 @@ def _check_batch(plan: Plan, dataset: data.Dataset) -> None:
     rows = len(dataset.train_inputs)
     if plan.batch > rows:
         raise ConfigurationError(
-            f"batch came as {plan.batch}, expected at most the {rows} training rows of "
-            f"{plan.data}"
+            f"batch came as {plan.batch}, expected at most the {rows} training rows of {plan.data}"
         )
 
 
@@ -85,11 +85,11 @@ def _compute(
     candidates: tuple[Candidate, ...],
     plan: Plan,
     dataset: data.Dataset,
+    steps: dict[str, int],
     jobs: int,
 ) -> None:
     """Finish every unit that is not finished yet."""
     every = [(entry, seed) for seed in range(plan.seeds) for entry in candidates]
-    steps = {entry.label: steps_within_budget(entry, plan, dataset) for entry in candidates}
     missing = [(entry, seed) for entry, seed in every if folder.unit(_unit(entry, seed)) is None]
     total = sum(steps[entry.label] for entry, _ in missing)
     with tqdm(total=total, unit="step", unit_scale=True, disable=None) as bar:
@@ -123,9 +123,7 @@ def _train_apart(entry: Candidate, plan: Plan, seed: int) -> tuple[Candidate, in
         return entry, seed, train(entry, plan, dataset, seed, lambda _: None)
 
 
-def _joined(
-    folder: ResultFolder, candidates: tuple[Candidate, ...], plan: Plan
-) -> xr.Dataset:
+def _joined(folder: ResultFolder, candidates: tuple[Candidate, ...], plan: Plan) -> xr.Dataset:
     """All units along "optimizer" and "seed", with what the figures say about each method."""
     seeds = range(plan.seeds)
     methods = [

@@ -56,8 +56,13 @@ def steps_within_budget(candidate: Candidate, plan: Plan, dataset: Dataset) -> i
     """How many steps the budget pays, whose unit is a forward pass of one minibatch.
 
     Raises:
-        ConfigurationError: Not one.
+        ConfigurationError: Not one, or the flow never asks for a gradient.
     """
+    if candidate.cost_per_step == 0:
+        raise ConfigurationError(
+            f"{candidate.label} has no gradient g in its equations, so it can not train: "
+            "add a term such as 'B: dtheta/dt = -g'"
+        )
     budget = 3 * plan.epochs * (len(dataset.train_inputs) // plan.batch)
     steps = math.floor(budget / candidate.cost_per_step)
     if steps < 1:
@@ -99,33 +104,31 @@ class Observer:
             self.rows.append((number, *self._curves(state, evaluation)))
         rose = torch.full_like(state.time, torch.nan)
         if self.energy is not None and self._before is not None:
-            # The evaluation at hand is of the next minibatch.
+            # The evaluation at hand may be of the next minibatch.
             rows = self.problem.draw(number - 1, self.seed, ())
-            change = self._energy(state, evaluation, rows)
-            change = change - self._energy(self._before, evaluation, rows)
-            rose = torch.where(change.isnan(), change, (change > 0).to(change.dtype))
+            after = self._energy(state, evaluation, self._loss(state, rows))
+            before = self._energy(self._before, evaluation, self._loss(self._before, rows))
+            known = torch.isfinite(before) & torch.isfinite(after)
+            rose = torch.where(known, (after > before).to(rose.dtype), torch.nan)
         self._before = state
         self.seconds += time.perf_counter() - begin
         return rose
 
     def _curves(self, state: fo.State, evaluation) -> tuple[float, ...]:
-        training = self._scores(state, self.dataset.train_inputs)
-        test = self._scores(state, self.dataset.test_inputs)
-        labels = self.dataset.test_labels
-        return (
-            float(cross_entropy(training, self.dataset.train_labels)),
-            float(cross_entropy(test, labels)),
-            float((test.argmax(-1) == labels).double().mean()),
-            float(self._energy(state, evaluation, slice(None))) if self.energy else math.nan,
-        )
+        loss = self._loss(state, slice(None))
+        scores, labels = self._scores(state, self.dataset.test_inputs), self.dataset.test_labels
+        correct = (scores.argmax(-1) == labels).double().mean()
+        energy = math.nan if self.energy is None else self._energy(state, evaluation, loss)
+        return float(loss), float(cross_entropy(scores, labels)), float(correct), float(energy)
 
     def _scores(self, state: fo.State, inputs: Tensor) -> Tensor:
         return self.problem.outputs(self.problem.join(state.position), inputs)
 
-    def _energy(self, state: fo.State, evaluation, rows: Tensor | slice) -> Tensor:
-        """The energy with the loss over some training rows."""
+    def _loss(self, state: fo.State, rows: Tensor | slice) -> Tensor:
         scores = self._scores(state, self.dataset.train_inputs[rows])
-        loss = cross_entropy(scores, self.dataset.train_labels[rows])
+        return cross_entropy(scores, self.dataset.train_labels[rows])
+
+    def _energy(self, state: fo.State, evaluation, loss: Tensor) -> Tensor:
         return self.energy(state, dataclasses.replace(evaluation, loss=loss))
 
 
@@ -162,7 +165,9 @@ def train(
         batch=fo.problems.Minibatches(plan.batch),
     )
     numbers = np.unique(np.linspace(0, steps, plan.points + 1).round().astype(int))
-    observer = Observer(problem, dataset, energy_function(candidate), frozenset(numbers.tolist()), seed)
+    observer = Observer(
+        problem, dataset, energy_function(candidate), frozenset(numbers.tolist()), seed
+    )
     begin = time.perf_counter()
     solution = fo.integrate(
         candidate.flow,
@@ -204,4 +209,3 @@ def energy_function(candidate: Candidate) -> Callable[..., Tensor] | None:
     if flow.per_step:
         flow = flow.at_step_size(candidate.step_size)
     return flow.energy(flow.energies[0]).value
-

@@ -37,9 +37,7 @@ def test_an_energy_changes_along_its_flow_at_its_rate(name, energy):
     assert (values - rates).abs().max() <= 1e-6 * rates.abs().max()
 
 
-@pytest.mark.parametrize(
-    "name", [name for name, _ in ENERGIES if name not in ("nesterov_ema", "adam")]
-)
+@pytest.mark.parametrize("name", [name for name, _ in ENERGIES])
 def test_an_energy_never_rises_along_its_flow(name):
     flow, states, evaluation = curve(name)
     for energy in flow.energies:

@@ -82,11 +82,7 @@ def expectations(p, theta, step_size):
         f[i, j] = 1.0
         value = 0.0
         for k in range(SERIES):
-            value += (
-                step_size**k
-                / math.factorial(k)
-                * numpy.polynomial.polynomial.polyval2d(p, theta, f)
-            )
+            value += step_size**k / math.factorial(k) * polyval2d(p, theta, f)
             f = generator(f)
         values.append(value)
     return numpy.array(values)

@@ -1,0 +1,56 @@
+"""Every flow with every scheme that fits it, from the registry."""
+
+from typing import NamedTuple
+
+from flowopt import CompatibilityError, Flow, Splitting
+from flowopt.core.interfaces import Scheme
+from flowopt.registry import FLOWS, METHODS, SCHEMES
+
+from .solutions import slow_flow
+
+
+class Pair(NamedTuple):
+    """A flow with a scheme that fits it.
+
+    Attributes:
+        name: Of the flow or method.
+        flow: The flow.
+        scheme: The scheme.
+        step_size: Small enough for the landscapes of the registry.
+    """
+
+    name: str
+    flow: Flow
+    scheme: Scheme
+    step_size: float
+
+    def __str__(self) -> str:
+        return f"{self.name} {self.scheme!r}"
+
+
+def fits(flow: Flow, scheme: Scheme) -> bool:
+    try:
+        scheme.check(flow)
+    except CompatibilityError:
+        return False
+    return True
+
+
+def _all_pairs() -> list[Pair]:
+    pairs = []
+    for name, entry in FLOWS.items():
+        # From rest and with the usual eps, summed drifts of RMSProp and AdaGrad leap by 1/eps.
+        flow = slow_flow(name)
+        schemes = [Splitting(word) for word in entry.words]
+        schemes += [build() for build in SCHEMES.values()]
+        pairs += [Pair(name, flow, scheme, 1e-3) for scheme in schemes if fits(flow, scheme)]
+    for name, build in METHODS.items():
+        method = build()
+        pairs.append(Pair(f"method {name}", method.flow, method.scheme, 1e-3))
+    return pairs
+
+
+PAIRS = _all_pairs()
+NOISE_FREE = [pair for pair in PAIRS if not pair.flow.noisy]
+NOISY = [pair for pair in PAIRS if pair.flow.noisy]
+CLOSURE_FREE = [pair for pair in PAIRS if pair.scheme.closure_free(pair.flow)]
