@@ -35,11 +35,20 @@ class Recorder:
             )
         self._flow, self._oracle, self._step_size = flow, oracle, step_size
         self._series = [self._item(key, value) for key, value in dict(record or {}).items()]
-        self._taken: dict[str, list[tuple[Tensor, Tensor]]] = {
-            name: [] for name, _, _ in self._series
-        }
+        names = [name for name, _, _ in self._series]
+        if twice := sorted({name for name in names if names.count(name) > 1}):
+            raise ConfigurationError(
+                f"two records are called {twice[0]!r}: give functions names, as in "
+                "{'speed': (10, function)}"
+            )
+        self._taken: dict[str, list[tuple[Tensor, Tensor]]] = {name: [] for name in names}
         self._first: Tensor | None = None
         self._last: Tensor | None = None
+
+    @property
+    def intervals(self) -> list[int]:
+        """Steps between records, one interval per series."""
+        return [every for _, every, _ in self._series]
 
     def take(self, carry: Carry) -> None:
         """Writes down what is due."""

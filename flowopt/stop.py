@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor
 
 from flowopt.core.evaluation import Evaluation
@@ -24,17 +25,36 @@ class Stop:
     status: Status
 
 
+@dataclass(frozen=True)
+class Small:
+    """Whether the gradient, and variables of the method, are small in the Euclidean norm.
+
+    Attributes:
+        limit: Square of the tolerance, 0-d float64: a tensor, so that a kernel takes it as an
+            argument.
+        variables: Names of variables that must be small too, where the method has them.
+    """
+
+    limit: Tensor
+    variables: tuple[str, ...] = ()
+
+    def __call__(self, state: State, evaluation: Evaluation) -> Tensor:
+        """(*batch,), bool."""
+        batch_dimensions = state.time.ndim
+        small = squared_norm(evaluation.gradient, batch_dimensions) <= self.limit
+        for name in self.variables:
+            if name in state.variables:
+                norm = squared_norm(state.variables[name], batch_dimensions)
+                small = small & (norm <= self.limit)
+        return small
+
+
 def gradient(tolerance: float) -> Stop:
     """Stops where |∇L| ≤ tolerance, the Euclidean norm over all parameters.
 
     A method with momentum may only be flying by: see `rest`.
     """
-    limit = _squared(tolerance)
-
-    def small(state: State, evaluation: Evaluation) -> Tensor:
-        return squared_norm(evaluation.gradient, state.time.ndim) <= limit
-
-    return Stop(small, Status.GRADIENT_SMALL)
+    return Stop(Small(_squared(tolerance)), Status.GRADIENT_SMALL)
 
 
 def rest(tolerance: float) -> Stop:
@@ -42,17 +62,7 @@ def rest(tolerance: float) -> Stop:
 
     At ∇L = 0 momentum methods still move; this is the condition under which they do not.
     """
-    limit = _squared(tolerance)
-
-    def still(state: State, evaluation: Evaluation) -> Tensor:
-        batch_dimensions = state.time.ndim
-        small = squared_norm(evaluation.gradient, batch_dimensions) <= limit
-        for name in ("p", "m"):
-            if name in state.variables:
-                small = small & (squared_norm(state.variables[name], batch_dimensions) <= limit)
-        return small
-
-    return Stop(still, Status.GRADIENT_SMALL)
+    return Stop(Small(_squared(tolerance), ("p", "m")), Status.GRADIENT_SMALL)
 
 
 def as_stop(stop: Stop | Callable | None) -> Stop | None:
@@ -67,7 +77,7 @@ def as_stop(stop: Stop | Callable | None) -> Stop | None:
     )
 
 
-def _squared(tolerance: float) -> float:
+def _squared(tolerance: float) -> Tensor:
     if not tolerance >= 0:
         raise ConfigurationError(f"a tolerance is not negative, got {tolerance!r}")
-    return float(tolerance) ** 2
+    return torch.tensor(float(tolerance) ** 2, dtype=torch.float64)

@@ -136,7 +136,8 @@ def _add_study(commands, name: str, package: str) -> None:
         name,
         help=text,
         description=f"{text}.",
-        epilog=f"settings of --set, with the values of '{config.DEFAULT_PRESET}':\n{fields}\n\n"
+        epilog=f"settings of --set, with the values of '{config.DEFAULT_PRESET}' (none: what suits "
+        f"the others):\n{fields}\n\n"
         f"examples:\n{config.EXAMPLES}",
     )
     config.add_arguments(parser)

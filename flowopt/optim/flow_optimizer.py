@@ -20,6 +20,10 @@ from flowopt.stepper import Carry, Stepper
 
 # Kept between steps by schemes that end with a gradient.
 CARRIED = "end_gradient"
+# What else stands in param_groups, beside the hyperparameters and scalars of a flow.
+GROUP_KEYS = frozenset(
+    {"params", "param_names", "lr", "initial_lr", "maximize", "seed", "step", "time"}
+)
 
 
 class FlowOptimizer(torch.optim.Optimizer):
@@ -59,6 +63,7 @@ class FlowOptimizer(torch.optim.Optimizer):
         """See the class."""
         check_not_negative(lr=lr)
         scheme.check(flow)
+        _check_names(flow)
         self.flow, self.scheme = flow, scheme
         values = {name: _plain(value) for name, value in flow.hyperparameters.items()}
         self._start(params, {"lr": lr, **values, "maximize": maximize}, seed, foreach, compile)
@@ -71,12 +76,13 @@ class FlowOptimizer(torch.optim.Optimizer):
                 f"foreach={foreach}, compile={compile}: this version steps leaves one by one in "
                 "eager torch; leave both out"
             )
-        self.seed = torch.initial_seed() if seed is None else seed
-        super().__init__(params, defaults)
+        # In the groups, state dicts carry it: noise continues where it was.
+        seed = torch.initial_seed() if seed is None else seed
+        super().__init__(params, {**defaults, "seed": seed})
 
     def __getstate__(self) -> dict[str, Any]:
-        """What torch keeps, and what it would drop: flow, scheme and seed."""
-        kept = {name: self.__dict__[name] for name in ("flow", "scheme", "seed")}
+        """What torch keeps, and what it would drop: flow and scheme."""
+        kept = {name: self.__dict__[name] for name in ("flow", "scheme")}
         return {**super().__getstate__(), **kept}
 
     def add_param_group(self, param_group: dict) -> None:
@@ -152,7 +158,8 @@ class FlowOptimizer(torch.optim.Optimizer):
             )
         sign = -1.0 if group["maximize"] else 1.0
         oracle = GradientOracle(parameters, sign, closure, _remedy(flow, scheme))
-        noise = PhiloxNoise(torch.tensor(self.seed % 2**63), torch.tensor(0), tuple(offsets))
+        seed = torch.tensor(group["seed"] % 2**63)
+        noise = PhiloxNoise(seed, torch.tensor(0), tuple(offsets))
         evaluation = self._carried(parameters) or oracle.read(loss)
         state = self._state_of(group, parameters, flow, evaluation)
         if not scheme.closure_free(flow):
@@ -206,6 +213,18 @@ class FlowOptimizer(torch.optim.Optimizer):
         group["time"], group["step"] = float(state.time), int(state.step)
         for name, value in state.scalars.items():
             group[name] = float(value)
+
+
+def _check_names(flow: EquationFlow) -> None:
+    """Raises `CompatibilityError` where a name of the flow has another meaning for torch."""
+    equations = flow.equations
+    in_groups = {*equations.hyperparameters, *(s.name for s in equations.scalars)} & GROUP_KEYS
+    of_parameters = {v.name for v in equations.variables} & {CARRIED, "step"}
+    if taken := sorted(in_groups | of_parameters):
+        raise CompatibilityError(
+            f"flow {flow.name!r} uses the names {taken}, which mean something else in an "
+            "optimizer's groups and state: rename them in the equations"
+        )
 
 
 def _plain(value: Tensor) -> float:

@@ -9,7 +9,8 @@ import sympy
 
 from flowopt.errors import DefinitionError
 
-RESERVED = frozenset({"torch", "phi1", "total", "dt", "step_size"})
+# Names that printed code, or the arguments of Flow and Flow.from_text, use already.
+RESERVED = frozenset({"torch", "phi1", "total", "dt", "step_size", "name", "per_step"})
 CHANNEL = re.compile(r"dW(\d*|_\w+)")
 LETTER = re.compile(r"[A-Z]")
 
@@ -18,15 +19,17 @@ def symbol(name: str) -> sympy.Symbol:
     """Symbol of a variable or hyperparameter.
 
     Args:
-        name: A Python identifier that does not start with an underscore.
+        name: A Python identifier that neither starts nor ends with an underscore.
 
     Raises:
         DefinitionError: The name can not be used in an equation.
     """
-    if not name.isidentifier() or keyword.iskeyword(name) or name.startswith("_"):
+    # Printed code calls coefficients _c0 and the new value of m m_.
+    outer = name.startswith("_") or name.endswith("_")
+    if not name.isidentifier() or keyword.iskeyword(name) or outer:
         raise DefinitionError(
             f"{name!r} can not name a quantity: use a Python identifier that is no keyword and "
-            "does not start with an underscore"
+            "neither starts nor ends with an underscore"
         )
     if name in RESERVED:
         raise DefinitionError(f"{name!r} is reserved in equations: choose another name")
@@ -142,6 +145,11 @@ class Term:
                     f"term {letter!r} moves {variable.name!r}, which the problem provides: "
                     "name a variable of the method"
                 )
+            if is_channel(variable):
+                raise DefinitionError(
+                    f"term {letter!r} moves {variable.name!r}, which names a Wiener process: "
+                    "name a variable of the method"
+                )
         for variable, amplitude in self.diffusion.items():
             self._check_linear_in_noise(variable, amplitude)
 
@@ -218,7 +226,7 @@ class Equations:
     def variables(self) -> tuple[sympy.Symbol, ...]:
         """The position and every other variable that has one value per element."""
         moved = dict.fromkeys(v for term in self.terms for v in term.moved)
-        return (theta, *(v for v in moved if v is not theta and v not in self.scalars))
+        return (theta, *(v for v in moved if v != theta and v not in self.scalars))
 
     @property
     def hyperparameters(self) -> tuple[str, ...]:
@@ -285,7 +293,7 @@ class Equations:
             if variable not in moved:
                 raise DefinitionError(f"scalar {variable.name!r} is moved by no term")
         for variable in self.start:
-            if variable not in moved or variable is theta:
+            if variable not in moved or variable == theta:
                 raise DefinitionError(
                     f"{variable.name!r} has a start value but no equation: starts are for the "
                     f"variables of the method {sorted(v.name for v in moved - {theta})}"

@@ -12,16 +12,20 @@ def latex(equations: Equations) -> str:
     lines = []
     for variable in (*equations.variables, *equations.scalars):
         drift = sympy.Add(*(term.drift.get(variable, 0) for term in equations.terms))
-        noise = sympy.Add(*(term.diffusion.get(variable, 0) for term in equations.terms))
-        right = _print(drift) + r"\,\mathrm{d}t" if drift != 0 else ""
-        if drift.is_Add:
-            right = rf"\left({_print(drift)}\right)\mathrm{{d}}t"
-        if noise != 0:
-            right += (" + " if right else "") + _print_noise(noise)
-        lines.append(rf"\mathrm{{d}}{_print(variable)} &= {right or '0'}")
+        parts = [_factor(drift) + r"\,\mathrm{d}t"] if drift != 0 else []
+        for term in equations.terms:
+            for wiener, amplitude in term.amplitudes(variable).items():
+                parts.append(_factor(amplitude) + r"\," + _print(wiener))
+        lines.append(rf"\mathrm{{d}}{_print(variable)} &= {' + '.join(parts) or '0'}")
     for name, energy in equations.energies.items():
         lines.append(rf"E_\text{{{name}}} &= {_print(energy)}")
     return "\\begin{aligned}\n" + " \\\\\n".join(lines) + "\n\\end{aligned}"
+
+
+def _factor(expression: sympy.Expr) -> str:
+    """An expression as a factor, sums in parentheses."""
+    printed = _print(expression)
+    return rf"\left({printed}\right)" if expression.is_Add else printed
 
 
 def _print(expression: sympy.Expr) -> str:
@@ -37,11 +41,8 @@ def _print(expression: sympy.Expr) -> str:
 
 def _symbol_name(symbol: sympy.Symbol) -> str:
     if is_channel(symbol):
-        return r"\mathrm{d}W_{" + symbol.name[2:].strip("_").replace("_", ",") + "}"
+        index = symbol.name[2:].strip("_").replace("_", ",")
+        return r"\mathrm{d}W" + (f"_{{{index}}}" if index else "")
     if re.fullmatch(r"[A-Za-z]\w?", symbol.name) or "_" in symbol.name[:2]:
         return sympy.latex(symbol)
     return sympy.latex(symbol) if sympy.latex(symbol) != symbol.name else rf"\text{{{symbol.name}}}"
-
-
-def _print_noise(noise: sympy.Expr) -> str:
-    return _print(noise).replace("_{}", "")

@@ -75,7 +75,11 @@ def _hold_totals(formula: sympy.Expr) -> tuple[sympy.Expr, dict[sympy.Symbol, sy
     bare = formula.replace(
         lambda e: isinstance(e, total), lambda e: names.setdefault(e, sympy.Dummy(real=True))
     )
-    return bare, {name: call for call, name in names.items()}
+    held: dict[sympy.Symbol, sympy.Expr] = {}
+    for call, name in names.items():
+        # Sums within sums come first.
+        held[name] = call.xreplace(held)
+    return bare, held
 
 
 def letter_map(
@@ -173,7 +177,7 @@ def _check_shared_noise(term: Term, noise: dict) -> None:
         for wiener, _ in pairs:
             first = owners.setdefault(wiener, variable)
             linear = any(term.drift.get(v, sympy.S.Zero).has(v) for v in (first, variable))
-            if first is not variable and linear:
+            if first != variable and linear:
                 raise CompatibilityError(
                     f"letter {term.letter!r}: {first.name!r} and {variable.name!r} share the noise "
                     f"{wiener.name!r} while one of them decays: their exact noise is correlated in "

@@ -7,6 +7,7 @@ element in the dtype of the leaf.
 
 import itertools
 import linecache
+import math
 from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass
 
@@ -151,7 +152,15 @@ class Printer:
 
 
 def _number(number: sympy.Expr) -> str:
-    return str(int(number)) if isinstance(number, sympy.Integer) else repr(float(number))
+    try:
+        value = float(number)
+    except OverflowError:
+        value = math.inf
+    if not math.isfinite(value):
+        raise DefinitionError(f"a number in a formula is too large for float64: {number.func}")
+    # Beyond 2**53 torch takes no Python integer for every dtype.
+    small = isinstance(number, sympy.Integer) and abs(value) <= 2**53
+    return str(int(number)) if small else repr(value)
 
 
 def compile_function(

@@ -36,6 +36,7 @@ from flowopt.symbolic.language import (
 
 MOST_CHARACTERS = 20_000
 LARGEST_EXPONENT = 64
+LARGEST_NUMBER = 1e300
 FUNCTIONS = {
     "total": total,
     "sign": sympy.sign,
@@ -199,9 +200,10 @@ def _convert(node: ast.AST) -> sympy.Expr:
         case ast.UnaryOp(op=ast.UAdd()):
             return _convert(node.operand)
         case ast.BinOp() if type(node.op) in OPERATORS:
-            return _operation(type(node.op), _convert(node.left), _convert(node.right))
+            operands = _convert(node.left), _convert(node.right)
+            return _sized(_operation(type(node.op), *operands))
         case ast.Call(func=ast.Name(), keywords=[]) if node.args:
-            return _call(node.func.id, [_convert(argument) for argument in node.args])
+            return _sized(_call(node.func.id, [_convert(argument) for argument in node.args]))
     raise DefinitionError(
         f"{ast.unparse(node)!r} is not allowed: formulas have numbers, names, + - * / ** and "
         f"calls of {', '.join(FUNCTIONS)}"
@@ -209,11 +211,23 @@ def _convert(node: ast.AST) -> sympy.Expr:
 
 
 def _number(value: float) -> sympy.Expr:
-    if not math.isfinite(value) or abs(value) > 1e300:
+    if not math.isfinite(value) or abs(value) > LARGEST_NUMBER:
         raise DefinitionError(f"the number {value!r} is too large")
     if isinstance(value, int):
         return sympy.Integer(value)
     return sympy.Float(value)
+
+
+def _sized(value: sympy.Expr) -> sympy.Expr:
+    """The value, unless it is a number that float64 can not hold."""
+    if value.is_number:
+        try:
+            size = abs(float(value))
+        except OverflowError:
+            size = math.inf
+        if not size <= LARGEST_NUMBER:
+            raise DefinitionError(f"a number is too large: at most {LARGEST_NUMBER:g} in size")
+    return value
 
 
 def _name(name: str) -> sympy.Expr:
@@ -268,10 +282,11 @@ def check_names(equations: Equations, values: Collection[str]) -> None:
     variables = [v.name for v in (*equations.variables, *equations.scalars)]
     for name in equations.hyperparameters:
         if name not in values:
-            close = difflib.get_close_matches(name, [*VOCABULARY, *variables, *values], n=1)
+            known = [x for x in (*VOCABULARY, *variables, *values) if x != name]
+            close = difflib.get_close_matches(name, known, n=1)
             raise DefinitionError(
                 f"unknown name {name!r}"
-                + (f", did you mean {close[0]!r}?" if close else "")
+                + (f", did you mean {close[0]!r}?" if close else ".")
                 + f" The vocabulary is {' '.join(VOCABULARY)}; variables with an equation are "
                 f"{variables}; hyperparameters with a value are {sorted(values)}: give {name!r} a "
                 f"value by keyword, {name}=…, or by a line 'parameter {name} = …'"

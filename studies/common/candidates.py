@@ -6,6 +6,7 @@ import math
 import re
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import cast
 
 import flowopt as fo
 from flowopt.classic import Method
@@ -13,6 +14,7 @@ from flowopt.errors import ConfigurationError, DataError, DefinitionError
 from flowopt.registry import FLOWS, METHODS, SCHEMES
 from studies.common.names import unknown_name
 
+Scheme = fo.Splitting | fo.Euler | fo.RungeKutta
 STEP_SIZE_OF_A_FILE = 0.1
 MOST_BYTES_OF_A_FILE = 100_000
 SPECIFICATION = re.compile(r"(?P<name>.+?)(?::(?P<scheme>[^:@/\\]*))?(?:@(?P<step>[^@/\\]*))?")
@@ -34,7 +36,7 @@ class Candidate:
 
     label: str
     flow: fo.Flow
-    scheme: fo.Splitting | fo.Euler | fo.RungeKutta
+    scheme: Scheme
     step_size: float
     method: Method | None = None
     text: str | None = None
@@ -125,7 +127,8 @@ def _from_method(name: str, rate: float | None) -> Candidate:
 def _from_flow(name: str, scheme: str | None, step_size: float | None) -> Candidate:
     entry = FLOWS[name]
     word = entry.words[0] if scheme is None else scheme
-    return Candidate(f"{name}:{word}", entry.build(), _scheme(word), step_size or entry.step_size)
+    flow = cast(fo.Flow, entry.build())
+    return Candidate(f"{name}:{word}", flow, _scheme(word), step_size or entry.step_size)
 
 
 def _from_file(path: Path, scheme: str | None, step_size: float | None) -> Candidate:
@@ -156,9 +159,9 @@ def _content(path: Path) -> str:
         raise DataError(f"{path} is no UTF-8 text ({error}), {expected}") from error
 
 
-def _scheme(name: str) -> fo.Splitting | fo.Euler | fo.RungeKutta:
+def _scheme(name: str) -> Scheme:
     if name in SCHEMES:
-        return SCHEMES[name]()
+        return cast(Scheme, SCHEMES[name]())
     if name.isascii() and name.isalpha() and name.isupper():
         return fo.Splitting(name)
     raise ConfigurationError(

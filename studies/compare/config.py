@@ -34,17 +34,19 @@ class Task:
         activation: Between the layers.
         batch: Rows of a minibatch.
         epochs: Budget, in epochs of gradients.
+        points: Into how many parts the records divide a run.
     """
 
     hidden: int
     activation: type[nn.Module]
     batch: int
     epochs: float
+    points: int
 
 
 TASKS: Mapping[str, Task] = {
-    "digits": Task(hidden=32, activation=nn.Tanh, batch=64, epochs=30),
-    "mnist": Task(hidden=128, activation=nn.ReLU, batch=128, epochs=5),
+    "digits": Task(hidden=32, activation=nn.Tanh, batch=64, epochs=30, points=40),
+    "mnist": Task(hidden=128, activation=nn.ReLU, batch=128, epochs=5, points=20),
 }
 
 
@@ -72,7 +74,7 @@ class Config:
     epochs: float | None = None
     batch: int | None = None
     hidden: int | None = None
-    points: int = 40
+    points: int | None = None
     device: str = "cpu"
 
     def __post_init__(self) -> None:
@@ -129,7 +131,7 @@ def planned(config: Config, candidates: Sequence[Candidate]) -> Plan:
         epochs=task.epochs if config.epochs is None else config.epochs,
         batch=task.batch if config.batch is None else config.batch,
         hidden=task.hidden if config.hidden is None else config.hidden,
-        points=config.points,
+        points=task.points if config.points is None else config.points,
         device=config.device,
     )
 
@@ -137,7 +139,7 @@ def planned(config: Config, candidates: Sequence[Candidate]) -> Plan:
 PRESETS: Mapping[str, Config] = {
     "smoke": Config(seeds=2, epochs=2, points=10),
     "quick": Config(),
-    "paper": Config(data="mnist", seeds=5, epochs=20, points=80),
+    "paper": Config(data="mnist", seeds=5, epochs=20, points=40),
 }
 DEFAULT_PRESET = "quick"
 EXAMPLES = """\

@@ -107,7 +107,7 @@ def _mean_and_error(values: xr.DataArray, form: str) -> str:
     error = known.std(ddof=1) / len(known) ** 0.5 if len(known) > 1 else 0.0
     if error == 0.0 or abs(known.mean()) >= LARGE:
         return _mean(values, form)
-    decimals = max(0, -math.floor(math.log10(error)))
+    decimals = max(0, -math.floor(math.log10(float(f"{error:.0e}"))))
     return f"{known.mean():.{decimals}f} ± {error:.{decimals}f}"
 
 

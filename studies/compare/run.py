@@ -6,13 +6,14 @@ import dataclasses
 from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
+from typing import cast
 
 import joblib
 import torch
 import xarray as xr
 from tqdm.auto import tqdm
 
-from flowopt.errors import ConfigurationError
+from flowopt.errors import ConfigurationError, DataError
 from studies.common import data
 from studies.common.candidates import Candidate, candidate
 from studies.common.devices import checked_device, one_thread
@@ -93,10 +94,14 @@ def _compute(
     missing = [(entry, seed) for entry, seed in every if folder.unit(_unit(entry, seed)) is None]
     total = sum(steps[entry.label] for entry, _ in missing)
     with tqdm(total=total, unit="step", unit_scale=True, disable=None) as bar:
+
+        def advanced(new_steps: int) -> None:
+            bar.update(new_steps)
+
         if jobs == 1:
             for entry, seed in missing:
                 bar.set_description(_unit(entry, seed))
-                unit = train(entry, plan, dataset, seed, bar.update)
+                unit = train(entry, plan, dataset, seed, advanced)
                 folder.finish_unit(_unit(entry, seed), unit)
         else:
             for entry, seed, unit in _parallel(missing, plan, jobs):
@@ -108,7 +113,8 @@ def _parallel(
     missing: list[tuple[Candidate, int]], plan: Plan, jobs: int
 ) -> Iterator[tuple[Candidate, int, xr.Dataset]]:
     tasks = (joblib.delayed(_train_apart)(entry, plan, seed) for entry, seed in missing)
-    yield from joblib.Parallel(n_jobs=jobs, return_as="generator_unordered")(tasks)
+    results = joblib.Parallel(n_jobs=jobs, return_as="generator_unordered")(tasks)
+    return cast(Iterator[tuple[Candidate, int, xr.Dataset]], results)
 
 
 @cache
@@ -123,11 +129,18 @@ def _train_apart(entry: Candidate, plan: Plan, seed: int) -> tuple[Candidate, in
         return entry, seed, train(entry, plan, dataset, seed, lambda _: None)
 
 
+def _finished(folder: ResultFolder, entry: Candidate, seed: int) -> xr.Dataset:
+    unit = folder.unit(_unit(entry, seed))
+    if unit is None:
+        raise DataError(f"{_unit(entry, seed)} in {folder.path} was damaged meanwhile: run again")
+    return unit
+
+
 def _joined(folder: ResultFolder, candidates: tuple[Candidate, ...], plan: Plan) -> xr.Dataset:
     """All units along "optimizer" and "seed", with what the figures say about each method."""
     seeds = range(plan.seeds)
     methods = [
-        xr.concat([folder.unit(_unit(entry, seed)) for seed in seeds], "seed")
+        xr.concat([_finished(folder, entry, seed) for seed in seeds], "seed")
         for entry in candidates
     ]
     arrays = xr.concat(methods, "optimizer")

@@ -64,7 +64,8 @@ def steps_within_budget(candidate: Candidate, plan: Plan, dataset: Dataset) -> i
             "add a term such as 'B: dtheta/dt = -g'"
         )
     budget = 3 * plan.epochs * (len(dataset.train_inputs) // plan.batch)
-    steps = math.floor(budget / candidate.cost_per_step)
+    # 3 × 0.7 × 10 is a little less than 21.
+    steps = math.floor(budget / candidate.cost_per_step + 1e-9)
     if steps < 1:
         raise ConfigurationError(
             f"{plan.epochs:g} epochs in minibatches of {plan.batch} rows pay for no step of "
@@ -103,7 +104,7 @@ class Observer:
         if number in self.numbers:
             self.rows.append((number, *self._curves(state, evaluation)))
         rose = torch.full_like(state.time, torch.nan)
-        if self.energy is not None and self._before is not None:
+        if self._before is not None:
             # The evaluation at hand may be of the next minibatch.
             rows = self.problem.draw(number - 1, self.seed, ())
             after = self._energy(state, evaluation, self._loss(state, rows))
@@ -115,20 +116,25 @@ class Observer:
         return rose
 
     def _curves(self, state: fo.State, evaluation) -> tuple[float, ...]:
-        loss = self._loss(state, slice(None))
+        loss = self._loss(state, None)
         scores, labels = self._scores(state, self.dataset.test_inputs), self.dataset.test_labels
         correct = (scores.argmax(-1) == labels).double().mean()
-        energy = math.nan if self.energy is None else self._energy(state, evaluation, loss)
+        energy = self._energy(state, evaluation, loss)
         return float(loss), float(cross_entropy(scores, labels)), float(correct), float(energy)
 
     def _scores(self, state: fo.State, inputs: Tensor) -> Tensor:
         return self.problem.outputs(self.problem.join(state.position), inputs)
 
-    def _loss(self, state: fo.State, rows: Tensor | slice) -> Tensor:
-        scores = self._scores(state, self.dataset.train_inputs[rows])
-        return cross_entropy(scores, self.dataset.train_labels[rows])
+    def _loss(self, state: fo.State, rows: Tensor | None) -> Tensor:
+        """Over some training rows, or over all."""
+        inputs, labels = self.dataset.train_inputs, self.dataset.train_labels
+        if rows is not None:
+            inputs, labels = inputs[rows], labels[rows]
+        return cross_entropy(self._scores(state, inputs), labels)
 
     def _energy(self, state: fo.State, evaluation, loss: Tensor) -> Tensor:
+        if self.energy is None:
+            return torch.full_like(state.time, torch.nan)
         return self.energy(state, dataclasses.replace(evaluation, loss=loss))
 
 

@@ -144,14 +144,14 @@ def _network(width: int = 1536) -> tuple[nn.Module, Tensor, Tensor]:
     return module, torch.randn(128, 784), torch.randint(10, (128,))
 
 
-def train_by_hand(module: nn.Module, data: tuple[Tensor, Tensor], lr: float, steps: int) -> list:
+def train_by_hand(module: nn.Module, data: tuple[Tensor, Tensor], lr: float, steps: int) -> tuple:
     """Adam on a network, in place, with status, time and counts."""
     inputs, targets = data
     parameters = [w.detach().clone() for w in module.parameters()]
     names = [name for name, _ in module.named_parameters()]
     m = [torch.zeros_like(w) for w in parameters]
     v = [torch.zeros_like(w) for w in parameters]
-    running, time, gradients = True, 0.0, 0
+    time, gradients = 0.0, 0
 
     def evaluate() -> tuple[Tensor, tuple[Tensor, ...]]:
         leaves = [w.detach().requires_grad_() for w in parameters]
@@ -167,12 +167,11 @@ def train_by_hand(module: nn.Module, data: tuple[Tensor, Tensor], lr: float, ste
             b.mul_(0.999).addcmul_(g, g, value=0.001)
             w.addcdiv_(a, (b.sqrt() / root).add_(1e-8), value=-lr / correction)
         loss, gradient = evaluate()
-        gradients += 1
-        running = bool(torch.isfinite(loss + sum(g.sum() for g in gradient)))
+        gradients = number
         time += lr
-        if not running:
+        if not bool(torch.isfinite(loss + sum(g.sum() for g in gradient))):
             break
-    return parameters
+    return parameters, time, gradients
 
 
 def ratios(rounds: int = 5) -> list[Ratio]:

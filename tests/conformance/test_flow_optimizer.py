@@ -400,6 +400,23 @@ def test_without_a_seed_the_noise_is_that_of_torch():
     assert_identical(*ends)
 
 
+def test_a_restored_optimizer_has_the_seed_of_the_one_that_was_saved():
+    def optimizer(module, seed):
+        torch.manual_seed(seed)
+        return langevin_optimizer(module, seed=None)
+
+    module = small_network()
+    saved = optimizer(module, 11)
+    train(module, saved, steps=3)
+    resumed = small_network()
+    again = optimizer(resumed, 22)
+    resumed.load_state_dict(module.state_dict())
+    again.load_state_dict(saved.state_dict())
+    assert_identical(
+        train(resumed, again, steps=3, first=3), train(module, saved, steps=3, first=3)
+    )
+
+
 # ---- wrong use
 
 
@@ -474,6 +491,22 @@ def test_a_hyperparameter_per_trajectory_is_refused():
     flow = fo.flows.heavy_ball(friction=torch.tensor([1.0, 2.0]))
     with pytest.raises(fo.ConfigurationError, match=r"one network: .* shape \(2,\)"):
         FlowOptimizer(small_network().parameters(), flow, fo.Splitting("OBA"))
+
+
+@pytest.mark.parametrize("name", ["lr", "maximize", "seed", "step", "time", "params"])
+@pytest.mark.parametrize("role", ["hyperparameter", "scalar"])
+def test_a_name_that_means_something_else_in_a_group_is_refused(name, role):
+    lines = f"U: d{name}/dt = 1\nscalar {name}" if role == "scalar" else f"parameter {name} = 2"
+    flow = fo.Flow.from_text(f"A: dtheta/dt = -{name}*g\n{lines}")
+    word = fo.Splitting("UA" if role == "scalar" else "A")
+    with pytest.raises(fo.CompatibilityError, match=f"uses the names \\['{name}'\\]"):
+        FlowOptimizer(small_network().parameters(), flow, word)
+
+
+def test_a_variable_may_not_be_called_step():
+    flow = fo.Flow.from_text("M: dstep/dt = g\nA: dtheta/dt = -step")
+    with pytest.raises(fo.CompatibilityError, match=r"uses the names \['step'\]"):
+        FlowOptimizer(small_network().parameters(), flow, fo.Splitting("MA"))
 
 
 def test_a_word_that_does_not_fit_its_flow_is_refused_at_once():

@@ -82,7 +82,8 @@ def test_a_trial_is_one_straight_graph_that_other_inputs_may_use(pair, control):
 def test_stop_conditions_are_part_of_the_graph(stop):
     pair = next(pair for pair in PAIRS if pair.name == "heavy_ball")
     trial = Trial(pair, fo.Constant(0.1), HILLS, stop)
-    graph = make_fx(trial, tracing_mode="fake")(*trial.inputs((0.3, 0.7)))
+    # Tensors that conditions and losses hold are real: this mode lets them in.
+    graph = make_fx(trial, tracing_mode="real")(*trial.inputs((0.3, 0.7)))
     others = trial.inputs((1e-5, 1e-5))
     assert_same(graph(*others), trial(*others))
 
@@ -109,7 +110,6 @@ def network_loss(theta):
 def test_the_gradient_of_a_users_loss_is_part_of_the_graph(loss, dim):
     pair = next(pair for pair in PAIRS if str(pair) == "langevin Splitting('BAOAB')")
     trial = Trial(pair, fo.Constant(0.01), Loss(loss, dim))
-    # Tensors that the loss holds are real: this mode lets them in.
     start = [0.1 * (i + 1) for i in range(dim)]
     graph = make_fx(trial, tracing_mode="real")(*trial.inputs(start))
     others = trial.inputs([0.3 - x for x in start], factor=0.9, seed=4)

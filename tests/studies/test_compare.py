@@ -12,10 +12,10 @@ import xarray as xr
 
 from studies.__main__ import main
 from studies.common.candidates import candidate
-from studies.common.data import digits
+from studies.common.data import LOADERS, digits
 from studies.compare import run as run_module
 from studies.compare import training
-from studies.compare.config import METHODS, PRESETS, Config, planned
+from studies.compare.config import METHODS, PRESETS, TASKS, Config, planned
 from studies.compare.report import HEADER, final
 from studies.compare.run import run
 
@@ -47,6 +47,10 @@ def _flow_file(tmp_path, text):
     path = tmp_path / "my_flow.txt"
     path.write_text(text)
     return str(path)
+
+
+def test_every_task_has_its_data_set():
+    assert set(TASKS) <= set(LOADERS)
 
 
 def test_the_smoke_preset_has_six_methods_and_two_seeds():
