@@ -2,7 +2,7 @@
 
 from flowopt import classic, flows, optim, problems, stop, symbols
 from flowopt import controls as control
-from flowopt.controls import Constant, Schedule
+from flowopt.controls import Constant, ErrorControl, Schedule
 from flowopt.core.state import State
 from flowopt.core.trajectory import Solution, Status
 from flowopt.errors import (
@@ -24,6 +24,7 @@ __all__ = [
     "DataError",
     "DefinitionError",
     "Equations",
+    "ErrorControl",
     "Euler",
     "Flow",
     "FlowoptError",

@@ -7,22 +7,27 @@ from itertools import count
 import torch
 from torch import Tensor
 
+from flowopt import kernels
+from flowopt.arguments import check_flow_and_scheme, check_settings, check_state, span
 from flowopt.controls import Constant
 from flowopt.core.interfaces import FlowLike, Oracle, Scheme, StepControl
 from flowopt.core.noise import seeded_noise
 from flowopt.core.oracle import as_oracle
 from flowopt.core.state import State
 from flowopt.core.trajectory import Solution, Status
-from flowopt.errors import CompatibilityError, ConfigurationError, DataError
+from flowopt.errors import ConfigurationError, DataError
 from flowopt.records import Recorder
 from flowopt.stepper import Carry, Stepper
-from flowopt.stop import Stop, as_stop
+from flowopt.stop import Stop, tried_stop
 
 # Ensembles are asked only now and then whether any member still runs: on a GPU an answer costs a
 # synchronisation, and the trials of an ended member are masked.
 TRIALS_PER_CHUNK = 64
 
-EAGER = "eager torch: native kernels are not part of this version"
+# Below so many steps of trajectories (few ones count as many: they are slow in torch) a kernel is
+# not worth its compilation.
+WORTH_A_KERNEL = 10_000_000
+LEAST_TRAJECTORIES = 1000
 
 
 def integrate(
@@ -62,7 +67,8 @@ def integrate(
             "step_size", energies of the flow, "energy" for its first; or name → (every, function of
             (state, evaluation)); or function → every.
         seed: Of noise and minibatches.
-        compile: "auto" or False; True raises, since this version has no native kernels.
+        compile: True for a native kernel, False for eager torch, "auto" for a kernel where steps ×
+            max(trajectories, 1000) reach 10⁷ and the step fits; `solution.engine` says which.
         progress: True for a progress bar, or a function of the number of new steps.
         device: Where to compute; by default where the start lies.
 
@@ -70,39 +76,43 @@ def integrate(
         Final position and state, status, steps, records, times and counts.
 
     Raises:
-        CompatibilityError: Flow, scheme, control and problem do not fit.
+        CompatibilityError: Flow, scheme, control and problem do not fit; or compile=True and the
+            step is no kernel.
         ConfigurationError: An argument is missing or contradicts another.
         DataError: The start or the loss has the wrong shape or type.
     """
-    _check_arguments(step_size, steps, duration, control, compile)
+    check_flow_and_scheme(flow, scheme)
+    check_settings(step_size, steps, duration, control, seed, compile)
     scheme.check(flow)
-    oracle, position, earlier = _opened(problem, start, device)
+    control = control or Constant(step_size)
+    control.check(flow, scheme)
+    oracle, position, earlier = _opened(problem, start, device, flow)
     batch = tuple(oracle.batch(position))
     where = position[0].device
     flow = flow.fitted(batch, where)
-    if earlier is None:
-        step = torch.zeros(batch, dtype=torch.int64, device=where)
-        first = 0
-    else:
-        step, first = earlier.step, int(earlier.step.min()) if earlier.step.numel() else 0
+    fresh = torch.zeros(batch, dtype=torch.int64, device=where)
+    step = earlier.step if earlier else fresh
+    first = int(step.min()) if step.numel() else 0
     with torch.no_grad():
-        evaluation = oracle.evaluate(position, oracle.draw(first, seed, batch))
+        # A scheme that ended with a gradient had it on the minibatch of the step before.
+        behind = 1 if first and scheme.ends_with_gradient(flow) else 0
+        evaluation = oracle.evaluate(position, oracle.draw(first - behind, seed, batch))
         state = earlier or flow.initial_state(position, step, lambda _: evaluation)
-        control = control or Constant(step_size)
         stepper = Stepper(
             flow,
             scheme,
             oracle,
             seeded_noise(seed, batch, where),
             control,
-            as_stop(stop),
-            None if duration is None else state.time + _span(duration, batch, where),
+            tried_stop(stop, state, evaluation),
+            None if duration is None else state.time + span(duration, batch, where),
             None if steps is None else state.step + steps,
         )
         recorder = Recorder(record, flow, oracle, step_size)
         carry = stepper.start(state, evaluation)
         recorder.take(carry)
-        carry = _run(stepper, carry, recorder, (first, seed, batch), progress, steps)
+        draws = first, seed, batch
+        engine, carry = _stepped(stepper, carry, recorder, draws, progress, steps, compile)
     records, times = recorder.result()
     return Solution(
         position=oracle.join(carry.state.position),
@@ -117,8 +127,51 @@ def integrate(
             "rejected": carry.rejected,
         },
         loss=carry.evaluation.loss,
-        engine=EAGER,
+        engine=engine,
     )
+
+
+def _reason_against_kernel(compile: bool | str, stepper: Stepper, carry: Carry) -> str | None:
+    """Why not to try a kernel; None where one is to be tried."""
+    if compile is False:
+        return "compile=False"
+    if compile is True:
+        return None
+    if stepper.last_step is not None:
+        steps = stepper.last_step - carry.state.step
+    else:
+        steps = (stepper.end_time - carry.state.time) / carry.step_size
+    trajectories = max(steps.numel(), LEAST_TRAJECTORIES)
+    if steps.numel() and float(steps.max()) * trajectories >= WORTH_A_KERNEL:
+        return None
+    return f"fewer than {WORTH_A_KERNEL:.0e} steps of trajectories"
+
+
+def _stepped(
+    stepper: Stepper,
+    carry: Carry,
+    recorder: Recorder,
+    draws: tuple[int, int, tuple[int, ...]],
+    progress: bool | Callable[[int], None],
+    steps: int | None,
+    compile: bool | str,
+) -> tuple[str, Carry]:
+    """The engine and the last carry."""
+    reason = _reason_against_kernel(compile, stepper, carry)
+    if reason is None:
+        report, close = _reporter(progress, steps)
+        try:
+            carry = kernels.run(
+                stepper, carry, record=recorder.take, intervals=recorder.intervals, report=report
+            )
+            return "native kernel", carry
+        except kernels.UnfitError as error:
+            if compile is True:
+                raise
+            reason = str(error)
+        finally:
+            close()
+    return f"eager torch: {reason}", _run(stepper, carry, recorder, draws, progress, steps)
 
 
 def _run(
@@ -175,42 +228,8 @@ def _reporter(progress: bool | Callable, steps: int | None) -> tuple[Callable, C
     return bar.update, bar.close
 
 
-def _check_arguments(
-    step_size: object, steps: object, duration: object, control: object, compile: object
-) -> None:
-    if (step_size is None) == (control is None):
-        raise ConfigurationError(
-            "give either step_size or control, as in step_size=0.1 or control=Schedule(f)"
-        )
-    if steps is None and duration is None:
-        raise ConfigurationError("give steps (most accepted steps), duration (a time span) or both")
-    if steps is not None and (isinstance(steps, bool) or not isinstance(steps, int) or steps < 0):
-        raise ConfigurationError(f"steps is a whole number that is not negative, got {steps!r}")
-    if steps is None and (control is not None or not _all_positive(step_size)):
-        raise ConfigurationError(
-            f"a duration alone ends only where every step moves on in time, got {step_size!r}: "
-            "give a positive step_size, or steps too"
-        )
-    if duration is not None and not _all_positive(duration):
-        raise ConfigurationError(f"a duration is positive and finite, got {duration!r}")
-    if compile not in ("auto", False):
-        raise CompatibilityError(
-            f"compile={compile!r}: this version has no native kernels; use 'auto' or False, which "
-            "run in eager torch"
-        )
-
-
-def _all_positive(value: float | Tensor) -> bool:
-    tensor = torch.as_tensor(value, dtype=torch.float64)
-    return bool((torch.isfinite(tensor) & (tensor > 0)).all())
-
-
-def _span(duration: float | Tensor, batch: tuple[int, ...], device: torch.device) -> Tensor:
-    return torch.as_tensor(duration, dtype=torch.float64, device=device).expand(batch)
-
-
 def _opened(
-    problem: object, start: object, device: torch.device | str | None
+    problem: object, start: object, device: torch.device | str | None, flow: FlowLike
 ) -> tuple[Oracle, tuple[Tensor, ...], State | None]:
     """Oracle, position and, if the run continues, the earlier state."""
     earlier = start if isinstance(start, State) else None
@@ -233,8 +252,10 @@ def _opened(
     sample = leaves[0] if leaves else torch.zeros(0)
     dtype = sample.dtype if sample.is_floating_point() else torch.float64
     oracle = as_oracle(problem, dtype, sample.device)
-    position = earlier.position if earlier else oracle.leaves(start)
-    return oracle, position, earlier
+    if earlier is None:
+        return oracle, oracle.leaves(start), None
+    check_state(earlier, flow, oracle)
+    return oracle, earlier.position, earlier
 
 
 def _device(name: torch.device | str) -> torch.device:

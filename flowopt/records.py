@@ -87,15 +87,23 @@ class Recorder:
             )
 
     def _item(self, key: object, value: object) -> tuple[str, int, Callable]:
-        every, function = value if isinstance(value, tuple) else (value, None)
+        every, function = value, None
+        if isinstance(value, tuple):
+            if len(value) != 2 or not callable(value[1]):
+                raise ConfigurationError(
+                    f"record {key!r}: {value!r} is no pair (every, function): give a function of "
+                    "(state, evaluation), as in (10, lambda state, evaluation: evaluation.loss)"
+                )
+            every, function = value
         if isinstance(every, bool) or not isinstance(every, int) or every < 1:
             raise ConfigurationError(
                 f"record {key!r}: {every!r} is no interval; give a positive whole number of steps"
             )
         if callable(key):
-            return getattr(key, "__name__", "function"), every, _observed(key)
+            name = getattr(key, "__name__", "function")
+            return name, every, _observed(name, key)
         if function is not None:
-            return str(key), every, _observed(function)
+            return str(key), every, _observed(str(key), function)
         return str(key), every, self._named(str(key))
 
     def _named(self, name: str) -> Callable:
@@ -139,8 +147,14 @@ def _stacked(rows: list[Tensor]) -> Tensor:
     return torch.stack(rows) if rows else torch.empty(0)
 
 
-def _observed(function: Callable) -> Callable:
+def _observed(name: str, function: Callable) -> Callable:
     def value(carry: Carry) -> Tensor:
-        return torch.as_tensor(function(carry.state, carry.evaluation))
+        answer = function(carry.state, carry.evaluation)
+        try:
+            return torch.as_tensor(answer)
+        except (TypeError, ValueError, RuntimeError) as error:
+            raise ConfigurationError(
+                f"the function of record {name!r} gave {answer!r}, expected a tensor or a number"
+            ) from error
 
     return value

@@ -15,7 +15,7 @@ from flowopt.core.interfaces import (
     Sample,
     Scheme,
     StepControl,
-    Verdict,
+    Trial,
 )
 from flowopt.core.state import State, all_finite, select
 from flowopt.core.trajectory import Status
@@ -90,14 +90,14 @@ class Stepper:
 
     def start(self, state: State, evaluation: Evaluation) -> Carry:
         """The first carry, of a state and its evaluation."""
-        step_size, memory = self.control.start(state)
+        step_size, memory = self.control.start(Point(state, evaluation), self.flow)
         none = torch.zeros_like(state.step)
         finite = evaluation.finite
         for leaves in state.variables.values():
             finite = finite & all_finite(leaves, len(state.batch))
         status = torch.full_like(none, int(Status.RUNNING), dtype=STATUS_TYPE)
         running = torch.ones_like(finite)
-        status = self._ended(status, running, finite, state, evaluation)
+        status = self._ended(status, running, ~finite, state, evaluation)
         return Carry(state, evaluation, step_size, memory, status, none + 1, none)
 
     def advance(self, carry: Carry, sample: Sample = None, following: Sample = None) -> Carry:
@@ -113,8 +113,8 @@ class Stepper:
         known = None if carry.evaluation is None else (before.position, carry.evaluation)
         evaluate = Evaluator(self.oracle, sample, known)
         step_size, time = self._within_time(before.time, carry.step_size)
-        after = self.scheme.step(self.flow, before, step_size, evaluate, self.noise)
-        after = replace(after, time=time, step=before.step + 1)
+        proposal = self.scheme.step(self.flow, before, step_size, evaluate, self.noise)
+        after = replace(proposal.state, time=time, step=before.step + 1)
         if not self.observed:
             return replace(
                 carry,
@@ -124,41 +124,44 @@ class Stepper:
             )
         evaluate.switch(following)
         evaluation = evaluate(after)
-        verdict = self.control.judge(
-            Point(before, carry.evaluation), Point(after, evaluation), step_size, carry.memory
+        trial = Trial(
+            Point(before, carry.evaluation),
+            Point(after, evaluation),
+            proposal.error,
+            self.scheme.error_order,
+            evaluation.finite,
+            step_size,
+            carry.memory,
         )
-        return self._settled(carry, after, evaluation, verdict, evaluate.gradients)
+        return self._settled(carry, trial, evaluate.gradients)
 
-    def _settled(
-        self, carry: Carry, after: State, evaluation: Evaluation, verdict: Verdict, made: int
-    ) -> Carry:
-        """The carry after a judged trial."""
+    def _settled(self, carry: Carry, trial: Trial, made: int) -> Carry:
+        """The carry after a trial, which the control judges."""
+        verdict = self.control.judge(trial)
+        after, evaluation = trial.after
         running = carry.status == int(Status.RUNNING)
-        finite = evaluation.finite
-        taken = running & finite
-        step_size, rejected = verdict.step_size, carry.rejected
+        diverged, taken = ~trial.finite, running & trial.finite
+        step_size, memory, rejected = verdict.step_size, verdict.memory, carry.rejected
         if verdict.accept is not None:
-            taken = taken & verdict.accept
+            # What is not finite is tried again with a smaller step, until that is too small.
+            taken, diverged = running & verdict.accept, torch.zeros_like(running)
             rejected = rejected + (running & ~verdict.accept)
             # A trial that is tried again starts from the gradient that it started from.
             evaluation = select_evaluation(taken, evaluation, carry.evaluation)
+            step_size = torch.where(running, step_size, carry.step_size)
         elif after.batch:
-            evaluation = replace(
-                evaluation, loss=torch.where(taken, evaluation.loss, carry.evaluation.loss)
-            )
+            loss = torch.where(taken, evaluation.loss, carry.evaluation.loss)
+            evaluation = replace(evaluation, loss=loss)
         # A single trajectory is never advanced after its end, so it needs no mask, which would
         # read and write a network's parameters once more.
         if after.batch or verdict.accept is not None:
             after = select(taken, after, carry.state)
-        return Carry(
-            after,
-            evaluation,
-            step_size,
-            verdict.memory,
-            self._ended(carry.status, running, finite, after, evaluation),
-            carry.gradients + running * made,
-            rejected,
-        )
+        status = self._ended(carry.status, running, diverged, after, evaluation)
+        if verdict.accept is not None:
+            stuck = (status == int(Status.RUNNING)) & (after.time + step_size == after.time)
+            status = torch.where(stuck, int(Status.STEP_TOO_SMALL), status)
+        gradients = carry.gradients + running * made
+        return Carry(after, evaluation, step_size, memory, status, gradients, rejected)
 
     def _within_time(self, time: Tensor, step_size: Tensor) -> tuple[Tensor, Tensor]:
         """Step size and time after the step, shortened to end where the time span does."""
@@ -170,10 +173,15 @@ class Stepper:
         return step_size, torch.where(last, self.end_time, time + step_size)
 
     def _ended(
-        self, status: Tensor, running: Tensor, finite: Tensor, state: State, evaluation: Evaluation
+        self,
+        status: Tensor,
+        running: Tensor,
+        diverged: Tensor,
+        state: State,
+        evaluation: Evaluation,
     ) -> Tensor:
         """The status after a step; what ends a trajectory first in this order names its end."""
-        ends = [(~finite, Status.DIVERGED)]
+        ends = [(diverged, Status.DIVERGED)]
         if self.stop is not None:
             ends.append((self.stop.condition(state, evaluation), self.stop.status))
         if self.end_time is not None:

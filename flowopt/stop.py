@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from flowopt.arguments import real_tensor
 from flowopt.core.evaluation import Evaluation
 from flowopt.core.state import State, squared_norm
 from flowopt.core.trajectory import Status
@@ -65,19 +66,27 @@ def rest(tolerance: float) -> Stop:
     return Stop(Small(_squared(tolerance), ("p", "m")), Status.GRADIENT_SMALL)
 
 
-def as_stop(stop: Stop | Callable | None) -> Stop | None:
-    """A stop from what the user gave: ours, a function of (state, evaluation), or none."""
+def tried_stop(stop: Stop | Callable | None, state: State, evaluation: Evaluation) -> Stop | None:
+    """A stop from what the user gave: ours, or a function, which is tried at the start."""
     if stop is None or isinstance(stop, Stop):
         return stop
-    if callable(stop):
-        return Stop(stop, Status.STOPPED)
-    raise ConfigurationError(
-        f"stop={stop!r}: give flowopt.stop.gradient(1e-6), flowopt.stop.rest(1e-6) or a function "
-        "of (state, evaluation)"
-    )
+    if not callable(stop):
+        raise ConfigurationError(
+            f"stop={stop!r}: give flowopt.stop.gradient(1e-6), flowopt.stop.rest(1e-6) or a "
+            "function of (state, evaluation)"
+        )
+    met = stop(state, evaluation)
+    if not isinstance(met, Tensor) or met.dtype != torch.bool or met.shape != state.batch:
+        came = f"{met.dtype}, {tuple(met.shape)}" if isinstance(met, Tensor) else repr(met)
+        raise ConfigurationError(
+            f"the stop function gave {came}, expected a bool tensor of shape "
+            f"{tuple(state.batch)}, one per trajectory, as in evaluation.loss < 0.1"
+        )
+    return Stop(stop, Status.STOPPED)
 
 
 def _squared(tolerance: float) -> Tensor:
-    if not tolerance >= 0:
-        raise ConfigurationError(f"a tolerance is not negative, got {tolerance!r}")
-    return torch.tensor(float(tolerance) ** 2, dtype=torch.float64)
+    value = real_tensor("a tolerance", tolerance)
+    if value.ndim or not bool(value >= 0):
+        raise ConfigurationError(f"a tolerance is one number, not negative, got {tolerance!r}")
+    return value**2

@@ -2,9 +2,9 @@
 
 from collections.abc import Sequence
 
-import torch
 from torch import Tensor
 
+from flowopt.arguments import real_tensor
 from flowopt.errors import ConfigurationError
 
 WORDS = {
@@ -23,21 +23,22 @@ WORDS = {
 def check_not_negative(**values: float | Tensor) -> None:
     """Raises `ConfigurationError` for what is negative or not a number."""
     for name, value in values.items():
-        if not bool((torch.as_tensor(value) >= 0).all()):
+        if not bool((real_tensor(name, value) >= 0).all()):
             raise ConfigurationError(f"Invalid {WORDS[name]}: {value}")
 
 
 def check_betas(betas: Sequence[float]) -> None:
     """Raises `ConfigurationError` for betas outside of [0, 1)."""
-    if len(betas) != 2:
-        raise ConfigurationError(f"betas are a pair, got {betas!r}")
+    if not isinstance(betas, Sequence) or len(betas) != 2:
+        raise ConfigurationError(f"betas are a pair, as in (0.9, 0.999), got {betas!r}")
     for index, beta in enumerate(betas):
-        if not 0.0 <= beta < 1.0:
+        value = real_tensor("beta", beta)
+        if not bool(((value >= 0) & (value < 1)).all()):
             raise ConfigurationError(f"Invalid beta parameter at index {index}: {beta}")
 
 
 def check_below_one(**values: float | Tensor) -> None:
     """Raises `ConfigurationError` for decay factors of 1 and more, which never forget."""
     for name, value in values.items():
-        if not bool((torch.as_tensor(value) < 1).all()):
+        if not bool((real_tensor(name, value) < 1).all()):
             raise ConfigurationError(f"Invalid {WORDS[name]}: {value}; expected a number below 1")

@@ -19,15 +19,17 @@ from flowopt.flows.decay import with_decoupled_decay, with_l2
 from flowopt.schemes import Splitting
 from flowopt.symbolic.language import Equations, Term, g, symbol, theta
 
-lr, mu, dampening, memory = map(symbol, ("lr", "momentum", "dampening", "memory"))
-alpha, beta1, beta2, rate = map(symbol, ("alpha", "beta1", "beta2", "rate"))
+lr, mu, dampening = map(symbol, ("lr", "momentum", "dampening"))
+memory, gain = momentum.memory, momentum.gain
+alpha, beta1, beta2 = map(symbol, ("alpha", "beta1", "beta2"))
+rate = momentum.rate
 m, v = momentum.m, adaptive.v
 
 DAMPENED_MOMENTUM = Equations(
-    Term("M", drift={m: rate * ((1 - dampening) * g - m)}),
+    Term("M", drift={m: rate * (gain * (1 - dampening) * g - m)}),
     Term("A", drift={theta: -m}),
-    # torch takes the first gradient whole: after one step m is (1 − memory) g.
-    start={m: dampening * (1 - memory) / memory * g},
+    # torch takes the first gradient whole: after one step m is (1 − memory)·gain·g.
+    start={m: gain * dampening * (1 - memory) / memory * g},
     reference="torch.optim.SGD with dampening",
 )
 
@@ -52,7 +54,8 @@ def _sgd_rule(has_momentum: bool, dampened: bool, nesterov: bool, decay: bool) -
     if not has_momentum:
         equations, extra = _decayed(gradient.GRADIENT_FLOW, decay)
         return Rule("sgd", equations, _scheme("A", euler=decay), lr, extra, frozenset())
-    table = formulas(rate=-log(mu))
+    # With the gain, lr and μ may both change from step to step as in torch.
+    table = formulas(rate=-log(mu), gain=1 / (1 - mu))
     base = momentum.MOMENTUM_EMA
     if nesterov:
         base, table = momentum.NESTEROV_EMA, {**table, "memory": mu}
@@ -60,7 +63,7 @@ def _sgd_rule(has_momentum: bool, dampened: bool, nesterov: bool, decay: bool) -
         base, table = DAMPENED_MOMENTUM, {**table, "memory": mu, "dampening": dampening}
     equations, extra = _decayed(base, decay)
     scheme = _scheme("MA", euler=nesterov and decay)
-    return Rule("sgd", equations, scheme, lr / (1 - mu), {**table, **extra}, frozenset({"rate"}))
+    return Rule("sgd", equations, scheme, lr, {**table, **extra}, frozenset({"rate"}))
 
 
 def sgd(
@@ -99,18 +102,18 @@ def _rmsprop_rule(has_momentum: bool, centered: bool, decay: bool) -> Rule:
     base = adaptive.CENTRED_RMSPROP if centered else adaptive.RMSPROP
     word = "VCA" if centered else "VA"
     table = formulas(square_rate=-log(alpha), **same("eps"))
-    step_size, per_step = lr, {"square_rate"}
+    per_step = {"square_rate"}
     if has_momentum:
         *averages, move = base.terms
         direction = -move.drift[theta]
-        average = Term("M", drift={m: rate * (direction - m)})
+        average = Term("M", drift={m: rate * (gain * direction - m)})
         base = base.replace(terms=(*averages, average, Term("A", drift={theta: -m})), energies={})
         word = word.replace("A", "MA")
-        table |= formulas(rate=-log(mu))
-        step_size, per_step = lr / (1 - mu), {"square_rate", "rate"}
+        table |= formulas(rate=-log(mu), gain=1 / (1 - mu))
+        per_step = {"square_rate", "rate"}
     equations, extra = _decayed(base, decay)
     scheme = _scheme(word, euler=decay and not has_momentum)
-    return Rule("rmsprop", equations, scheme, step_size, {**table, **extra}, frozenset(per_step))
+    return Rule("rmsprop", equations, scheme, lr, {**table, **extra}, frozenset(per_step))
 
 
 def rmsprop(

@@ -1,5 +1,6 @@
 """Step controls: how far to step, and whether to accept."""
 
 from flowopt.controls.constant import Constant, Schedule
+from flowopt.controls.error import ErrorControl
 
-__all__ = ["Constant", "Schedule"]
+__all__ = ["Constant", "ErrorControl", "Schedule"]

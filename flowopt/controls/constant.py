@@ -6,7 +6,8 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from flowopt.core.interfaces import Point, Verdict
+from flowopt.arguments import real_tensor
+from flowopt.core.interfaces import FlowLike, Point, Scheme, Trial, Verdict
 from flowopt.core.state import State
 from flowopt.errors import CompatibilityError
 
@@ -25,7 +26,7 @@ class Constant:
 
     def __init__(self, step_size: float | Tensor):
         """See the class."""
-        self.step_size = torch.as_tensor(step_size, dtype=torch.float64)
+        self.step_size = real_tensor("step_size", step_size, CompatibilityError)
         if not bool((torch.isfinite(self.step_size) & (self.step_size >= 0)).all()):
             raise CompatibilityError(f"a step size is finite and not negative, got {step_size!r}")
 
@@ -34,8 +35,17 @@ class Constant:
         value = self.step_size
         return f"Constant({value.item() if value.ndim == 0 else tuple(value.shape)})"
 
-    def start(self, state: State) -> tuple[Tensor, tuple[Tensor, ...]]:
+    @property
+    def advances(self) -> bool:
+        """Whether every trajectory moves on in time."""
+        return bool((self.step_size > 0).all())
+
+    def check(self, flow: FlowLike, scheme: Scheme) -> None:
+        """Fits every flow and scheme."""
+
+    def start(self, point: Point, flow: FlowLike) -> tuple[Tensor, tuple[Tensor, ...]]:
         """The step size for every trajectory, and no memory."""
+        state = point.state
         try:
             return self.step_size.to(state.time.device).expand(state.batch).clone(), ()
         except RuntimeError as error:
@@ -50,11 +60,9 @@ class Constant:
         """Nothing to do."""
         return step_size, memory
 
-    def judge(
-        self, before: Point, after: Point, step_size: Tensor, memory: tuple[Tensor, ...]
-    ) -> Verdict:
+    def judge(self, trial: Trial) -> Verdict:
         """Accepts, and steps as far again."""
-        return Verdict(None, step_size, memory)
+        return Verdict(None, trial.step_size, trial.memory)
 
 
 class Schedule:
@@ -66,17 +74,27 @@ class Schedule:
     """
 
     rejects = False
+    advances = False
 
     def __init__(self, function: Callable[[int], float]):
         """See the class."""
+        if not callable(function):
+            raise CompatibilityError(
+                f"a schedule is a function of the step number, got {function!r}: give a function, "
+                "or Constant(h) for one step size"
+            )
         self.function = function
 
     def __repr__(self) -> str:
         """As it is written."""
         return f"Schedule({getattr(self.function, '__name__', self.function)!s})"
 
-    def start(self, state: State) -> tuple[Tensor, tuple[Tensor, ...]]:
+    def check(self, flow: FlowLike, scheme: Scheme) -> None:
+        """Fits every flow and scheme."""
+
+    def start(self, point: Point, flow: FlowLike) -> tuple[Tensor, tuple[Tensor, ...]]:
         """The first step size, and a table that `refresh` fills."""
+        state = point.state
         return self.refresh(state, torch.zeros_like(state.time), (), 1)
 
     def refresh(
@@ -86,21 +104,25 @@ class Schedule:
         if state.step.numel() == 0:
             return step_size, (torch.zeros(1, dtype=torch.float64), torch.tensor(0))
         first, last = int(state.step.min()), int(state.step.max()) + trials
-        values = [float(self.function(number)) for number in range(first, last + 1)]
-        wrong = [i for i, value in enumerate(values) if not (math.isfinite(value) and value >= 0)]
-        if wrong:
-            raise CompatibilityError(
-                f"{self!r} gives {values[wrong[0]]} at step {first + wrong[0]}: a step size is "
-                "finite and not negative"
-            )
+        values = [self._value(number) for number in range(first, last + 1)]
         device = state.time.device
         table = torch.tensor(values, dtype=torch.float64, device=device)
         offset = torch.tensor(first, device=device)
         return table[state.step - offset], (table, offset)
 
-    def judge(
-        self, before: Point, after: Point, step_size: Tensor, memory: tuple[Tensor, ...]
-    ) -> Verdict:
+    def _value(self, number: int) -> float:
+        answer = self.function(number)
+        # Text has no __float__: "0.1" is refused, a number of numpy or a 0-d tensor is not.
+        single = hasattr(answer, "__float__") and not getattr(answer, "shape", ())
+        value = float(answer) if single else math.nan
+        if not (math.isfinite(value) and value >= 0):
+            raise CompatibilityError(
+                f"{self!r} gives {value if single else repr(answer)} at step {number}: a step size "
+                "is one number, finite and not negative"
+            )
+        return value
+
+    def judge(self, trial: Trial) -> Verdict:
         """Accepts, and looks up the next step size."""
-        table, offset = memory
-        return Verdict(None, table[after.state.step - offset], memory)
+        table, offset = trial.memory
+        return Verdict(None, table[trial.after.state.step - offset], trial.memory)

@@ -139,14 +139,23 @@ class Scheme(Protocol):
         """Gradients per step, when the one at the end of the last step is used again."""
         ...
 
+    def ends_with_gradient(self, flow: FlowLike) -> bool:
+        """Whether a step evaluates the gradient at its end, where the next one starts."""
+        ...
+
     def closure_free(self, flow: FlowLike) -> bool:
         """Whether the gradient at the start of the step is all that it needs."""
         ...
 
+    @property
+    def error_order(self) -> int:
+        """Order of the embedded solution that a step's error estimate compares with; 0 for none."""
+        ...
+
     def step(
         self, flow: FlowLike, state: State, step_size: Tensor, evaluate: Evaluate, noise: Noise
-    ) -> State:
-        """The state after a step; its time and step number are set by the stepper."""
+    ) -> Proposal:
+        """A step; time and step number of its state are set by the stepper."""
         ...
 
 
@@ -155,6 +164,40 @@ class Point(NamedTuple):
 
     state: State
     evaluation: Evaluation
+
+
+class Proposal(NamedTuple):
+    """What a scheme proposes.
+
+    Attributes:
+        state: After the step.
+        error: Estimate of the local error, a tangent; None where the scheme has none.
+    """
+
+    state: State
+    error: State | None = None
+
+
+class Trial(NamedTuple):
+    """A step that a control is to judge.
+
+    Attributes:
+        before: Where it began.
+        after: Where it ended.
+        error: Estimate of the local error, if the scheme has one.
+        error_order: Order of the solution that the estimate compares with.
+        finite: (*batch,) bool; a control that rejects must reject what is not finite.
+        step_size: Of the step, (*batch,).
+        memory: What the control remembers.
+    """
+
+    before: Point
+    after: Point
+    error: State | None
+    error_order: int
+    finite: Tensor
+    step_size: Tensor
+    memory: tuple[Tensor, ...]
 
 
 @dataclass(frozen=True)
@@ -177,7 +220,16 @@ class StepControl(Protocol):
 
     rejects: bool
 
-    def start(self, state: State) -> tuple[Tensor, tuple[Tensor, ...]]:
+    @property
+    def advances(self) -> bool:
+        """Whether time surely reaches any end, so that a duration alone is enough."""
+        ...
+
+    def check(self, flow: FlowLike, scheme: Scheme) -> None:
+        """Raises `CompatibilityError` if the control can not judge steps of this scheme."""
+        ...
+
+    def start(self, point: Point, flow: FlowLike) -> tuple[Tensor, tuple[Tensor, ...]]:
         """First step size, (*batch,) float64, and what the control remembers."""
         ...
 
@@ -187,15 +239,18 @@ class StepControl(Protocol):
         """Called before every chunk of at most `trials` trials, outside of traced code."""
         ...
 
-    def judge(
-        self, before: Point, after: Point, step_size: Tensor, memory: tuple[Tensor, ...]
-    ) -> Verdict:
+    def judge(self, trial: Trial) -> Verdict:
         """Accept or reject, and the next step size."""
         ...
 
 
 class Oracle(Protocol):
     """Answers about a problem at positions given as leaves."""
+
+    @property
+    def shapes(self) -> tuple[tuple[int, ...], ...]:
+        """Shapes of the leaves of a single trajectory."""
+        ...
 
     def leaves(self, start: object) -> Leaves:
         """The leaves of a start; checks its type and shape."""

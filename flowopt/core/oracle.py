@@ -56,6 +56,12 @@ class LossOracle:
         self.problem = problem
         self._loss = _probed(problem.loss, dim, dtype, device)
 
+    @property
+    def shapes(self) -> tuple[tuple[int, ...], ...]:
+        """Shapes of the leaves of a single trajectory."""
+        few = self.dim <= MOST_COORDINATE_LEAVES
+        return ((),) * self.dim if few else ((self.dim,),)
+
     def leaves(self, start: object) -> Leaves:
         """Coordinates of a start (*batch, dim), each a leaf if they are few."""
         if not isinstance(start, Tensor):
@@ -119,7 +125,7 @@ def _probed(loss: Callable, dim: int, dtype: torch.dtype, device: torch.device) 
         agree = isinstance(batched, Tensor) and batched.shape == (PROBES,)
         if agree and torch.allclose(batched, expected, rtol=1e-4, atol=1e-6, equal_nan=True):
             return loss
-        return _vectorised(loss)
+        return _vectorised(loss, points)
     raise DataError(
         f"loss(theta) must map ({dim},) to a 0-d tensor and (3, {dim}) to (3,); it gave "
         f"{_describe(singles[0], single_error[0])} and {_describe(batched, batch_error)}"
@@ -140,10 +146,19 @@ def _describe(value: object, error: Exception | None) -> str:
     return f"shape {tuple(value.shape)}" if isinstance(value, Tensor) else type(value).__name__
 
 
-def _vectorised(loss: Callable) -> Callable:
+def _vectorised(loss: Callable, points: Tensor) -> Callable:
+    """The loss of one point under `torch.vmap`, which is tried at some points."""
+    _, failure = _try(torch.vmap(loss), points)
+
     def batched(theta: Tensor) -> Tensor:
         if theta.ndim == 1:
             return loss(theta)
+        if failure is not None:
+            raise DataError(
+                f"the loss works for one point only and can not be vectorised: {failure} Write it "
+                "for theta of shape (*batch, dim), with .sum(-1) for .sum(), torch.where for if, "
+                "and no random numbers"
+            ) from failure
         flat = torch.vmap(loss)(theta.reshape(-1, theta.shape[-1]))
         return flat.reshape(theta.shape[:-1])
 

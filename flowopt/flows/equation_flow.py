@@ -65,6 +65,7 @@ class EquationFlow:
         self.name = name
         self.per_step = frozenset(per_step)
         self.hyperparameters = checked_hyperparameters(name, equations, hyperparameters)
+        self._check_numbers()
         self._codes: dict[tuple, Code] = {}
 
     @classmethod
@@ -152,7 +153,9 @@ class EquationFlow:
 
         Raises:
             CompatibilityError: A hyperparameter has another shape than the batch.
+            DefinitionError: A hyperparameter is not a number.
         """
+        self._check_numbers()
         varied = {n: v for n, v in self.hyperparameters.items() if v.ndim}
         for name, value in varied.items():
             if tuple(value.shape) != tuple(batch):
@@ -295,6 +298,12 @@ class EquationFlow:
             self._term(move.letter)
             self._codes[key] = letter_code(self.name, self.equations, *key, self.per_step)
         return self._codes[key]
+
+    def _check_numbers(self) -> None:
+        # Traced code takes values over as they are: here nothing may depend on what they hold.
+        for name, value in self.hyperparameters.items():
+            if bool(torch.isnan(value).any()):
+                raise DefinitionError(f"flow {self.name!r}: {name} is not a number (nan)")
 
     def _check_physical_time(self, what: str) -> None:
         if self.per_step:

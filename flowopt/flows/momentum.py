@@ -5,8 +5,8 @@ from torch import Tensor
 from flowopt.flows.equation_flow import EquationFlow
 from flowopt.symbolic.language import LOSS, Equations, Term, g, p, symbol, theta
 
-friction, rate, lookahead, memory = map(symbol, ("friction", "rate", "lookahead", "memory"))
-m = symbol("m")
+friction, lookahead, m = symbol("friction"), symbol("lookahead"), symbol("m")
+rate, gain, memory = symbol("rate"), symbol("gain"), symbol("memory")
 
 HEAVY_BALL = Equations(
     Term("O", drift={p: -friction * p}),
@@ -25,16 +25,16 @@ NESTEROV = Equations(
 )
 
 MOMENTUM_EMA = Equations(
-    Term("M", drift={m: rate * (g - m)}),
+    Term("M", drift={m: rate * (gain * g - m)}),
     Term("A", drift={theta: -m}),
-    energies={"mechanical": rate * LOSS + m**2 / 2},
+    energies={"mechanical": rate * gain * LOSS + m**2 / 2},
     reference="Polyak 1964, USSR Comput. Math. Math. Phys. 4(5), 1, as a moving average",
 )
 
 NESTEROV_EMA = Equations(
-    Term("M", drift={m: rate * (g - m)}),
-    Term("A", drift={theta: -(memory * m + (1 - memory) * g)}),
-    energies={"mechanical": rate * LOSS + m**2 / 2},
+    Term("M", drift={m: rate * (gain * g - m)}),
+    Term("A", drift={theta: -(memory * m + (1 - memory) * gain * g)}),
+    energies={"mechanical": rate * gain * LOSS + m**2 / 2},
     reference="Nesterov 1983, Soviet Math. Dokl. 27, 372, as a moving average",
 )
 
@@ -69,32 +69,35 @@ def nesterov(*, friction: float | Tensor = 1.0, lookahead: float | Tensor = 0.0)
     return EquationFlow(NESTEROV, name="nesterov", friction=friction, lookahead=lookahead)
 
 
-def momentum_ema(*, rate: float | Tensor = 1.0) -> EquationFlow:
-    """Momentum as a moving average of gradients, θ' = −m, m' = rate·(∇L − m).
+def momentum_ema(*, rate: float | Tensor = 1.0, gain: float | Tensor = 1.0) -> EquationFlow:
+    """Momentum as a moving average of gradients, θ' = −m, m' = rate·(gain·∇L − m).
 
-    Word "MA" with h = lr/(1 − μ) and rate·h = −ln μ is torch's SGD with momentum μ under any
-    learning-rate schedule.
+    Word "MA" is torch's SGD with momentum μ under any schedule of lr: with h = lr/(1 − μ),
+    rate·h = −ln μ and gain 1; or, under schedules of μ too, with h = lr and gain = 1/(1 − μ).
 
     Args:
         rate: At which the average forgets, 1/time.
+        gain: Factor of the gradient.
 
     Reference:
         Polyak 1964, USSR Comput. Math. Math. Phys. 4(5), 1.
     """
-    return EquationFlow(MOMENTUM_EMA, name="momentum_ema", rate=rate)
+    return EquationFlow(MOMENTUM_EMA, name="momentum_ema", rate=rate, gain=gain)
 
 
-def nesterov_ema(*, rate: float | Tensor = 1.0, memory: float | Tensor = 1.0) -> EquationFlow:
-    """Nesterov's momentum as a moving average, θ' = −(memory·m + (1 − memory)·∇L).
+def nesterov_ema(
+    *, rate: float | Tensor = 1.0, gain: float | Tensor = 1.0, memory: float | Tensor = 1.0
+) -> EquationFlow:
+    """Nesterov's momentum as a moving average, θ' = −(memory·m + (1 − memory)·gain·∇L).
 
-    Word "MA" with h = lr/(1 − μ), rate·h = −ln μ and memory = μ is torch's SGD(nesterov=True)
-    under any learning-rate schedule.
+    Word "MA" with memory = μ, and the rest as in `momentum_ema`, is torch's SGD(nesterov=True).
 
     Args:
         rate: At which the average forgets, 1/time.
+        gain: Factor of the gradient.
         memory: Share of the average in the direction; the rest is the fresh gradient.
 
     Reference:
         Nesterov 1983, Soviet Math. Dokl. 27, 372.
     """
-    return EquationFlow(NESTEROV_EMA, name="nesterov_ema", rate=rate, memory=memory)
+    return EquationFlow(NESTEROV_EMA, name="nesterov_ema", rate=rate, gain=gain, memory=memory)

@@ -6,6 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from flowopt.arguments import SEEDS, check_flow_and_scheme, check_seed
 from flowopt.classic.checks import check_not_negative
 from flowopt.controls import Constant
 from flowopt.core.evaluation import Evaluation
@@ -20,9 +21,10 @@ from flowopt.stepper import Carry, Stepper
 
 # Kept between steps by schemes that end with a gradient.
 CARRIED = "end_gradient"
+END_LOSS = "end_loss"
 # What else stands in param_groups, beside the hyperparameters and scalars of a flow.
 GROUP_KEYS = frozenset(
-    {"params", "param_names", "lr", "initial_lr", "maximize", "seed", "step", "time"}
+    {"params", "param_names", "lr", "initial_lr", "maximize", "seed", "step", "time", END_LOSS}
 )
 
 
@@ -30,7 +32,8 @@ class FlowOptimizer(torch.optim.Optimizer):
     """Steps a flow with the gradients of a training loop.
 
     Every param_groups entry may override `lr` and the flow's hyperparameters; all are read at every
-    step. Equal to `integrate` on the same gradients.
+    step. Equal to `integrate` on the same gradients. A scheme that ends with a gradient (BAOAB)
+    keeps it for the next step, so parameters are not to be changed by hand between its steps.
 
     Args:
         params: Parameters, named parameters or groups, as for torch.optim.
@@ -62,10 +65,13 @@ class FlowOptimizer(torch.optim.Optimizer):
     ):
         """See the class."""
         check_not_negative(lr=lr)
+        check_flow_and_scheme(flow, scheme)
         scheme.check(flow)
         _check_names(flow)
         self.flow, self.scheme = flow, scheme
-        values = {name: _plain(value) for name, value in flow.hyperparameters.items()}
+        for name, value in flow.hyperparameters.items():
+            _check_one_number(name, value)
+        values = {name: value.item() for name, value in flow.hyperparameters.items()}
         self._start(params, {"lr": lr, **values, "maximize": maximize}, seed, foreach, compile)
 
     def _start(
@@ -77,7 +83,7 @@ class FlowOptimizer(torch.optim.Optimizer):
                 "eager torch; leave both out"
             )
         # In the groups, state dicts carry it: noise continues where it was.
-        seed = torch.initial_seed() if seed is None else seed
+        seed = torch.initial_seed() % SEEDS if seed is None else seed
         super().__init__(params, {**defaults, "seed": seed})
 
     def __getstate__(self) -> dict[str, Any]:
@@ -85,12 +91,26 @@ class FlowOptimizer(torch.optim.Optimizer):
         kept = {name: self.__dict__[name] for name in ("flow", "scheme")}
         return {**super().__getstate__(), **kept}
 
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Continues where a state dict of the same flow was taken, noise included.
+
+        Raises:
+            CompatibilityError: The state dict is not one of flowopt's.
+        """
+        if any("seed" not in group for group in state_dict["param_groups"]):
+            raise CompatibilityError(
+                "this state dict is not one of flowopt's: its groups have no seed; state dicts of "
+                "torch.optim can not be loaded"
+            )
+        super().load_state_dict(state_dict)
+
     def add_param_group(self, param_group: dict) -> None:
         """Adds a group; parameters are real and floating.
 
         Raises:
             CompatibilityError: A parameter is complex, or several groups meet a scheme that
                 evaluates gradients within the step.
+            ConfigurationError: The seed is no whole number, or a value is more than one number.
         """
         super().add_param_group(param_group)
         group = self.param_groups[-1]
@@ -99,6 +119,10 @@ class FlowOptimizer(torch.optim.Optimizer):
                 raise CompatibilityError(
                     f"a parameter has dtype {parameter.dtype}: only real floating parameters move"
                 )
+        check_seed(group["seed"])
+        for name, value in group.items():
+            if isinstance(value, Tensor):
+                _check_one_number(name, value)
         flow, scheme, _ = self._plan(group)
         if len(self.param_groups) > 1 and not scheme.closure_free(flow):
             raise CompatibilityError(
@@ -126,8 +150,8 @@ class FlowOptimizer(torch.optim.Optimizer):
         Raises:
             CompatibilityError: The scheme needs gradients within the step and there is no closure.
         """
-        loss = None
-        if closure is not None:
+        loss = self._end_loss() if closure is not None else None
+        if closure is not None and loss is None:
             with torch.enable_grad():
                 loss = closure()
         elements = 0
@@ -135,6 +159,14 @@ class FlowOptimizer(torch.optim.Optimizer):
             self._step_group(group, closure, loss, elements)
             elements += sum(parameter.numel() for parameter in group["params"])
         return loss
+
+    def _end_loss(self) -> Tensor | None:
+        """The loss with which the last step ended, if its gradient was kept."""
+        group = self.param_groups[0]
+        moving = [parameter for parameter in group["params"] if parameter.grad is not None]
+        if not moving or self._carried(moving) is None:
+            return None
+        return torch.tensor(group[END_LOSS], dtype=torch.float64)
 
     def _step_group(
         self, group: dict, closure: Callable | None, loss: Tensor | None, first_element: int
@@ -183,21 +215,23 @@ class FlowOptimizer(torch.optim.Optimizer):
         """The state that `_keep` put away; where there is none, the flow's initial state."""
         position = tuple(parameter.detach() for parameter in parameters)
         step = torch.tensor(group.get("step", 0))
-        fresh = flow.initial_state(position, step, lambda _: evaluation)
-        variables = {
-            name: tuple(
-                self.state[parameter].get(name, leaf)
-                for parameter, leaf in zip(parameters, leaves, strict=True)
-            )
-            for name, leaves in fresh.variables.items()
-            if name != "theta"
-        }
-        scalars = {
-            name: torch.tensor(group.get(name, float(value)), dtype=torch.float64)
-            for name, value in fresh.scalars.items()
-        }
-        time = torch.tensor(group.get("time", 0.0), dtype=torch.float64)
-        return State({"theta": position, **variables}, scalars, time, step)
+        names = [name for name in flow.variables if name != "theta"]
+        kept = [self.state[parameter] for parameter in parameters]
+        variables = {name: [own.get(name) for own in kept] for name in names}
+        scalars = {name: group.get(name) for name in flow.scalars}
+        if None in scalars.values() or any(leaf is None for v in variables.values() for leaf in v):
+            fresh = flow.initial_state(position, step, lambda _: evaluation)
+            for name, leaves in variables.items():
+                pairs = zip(leaves, fresh.variables[name], strict=True)
+                variables[name] = [new if leaf is None else leaf for leaf, new in pairs]
+            for name, value in scalars.items():
+                scalars[name] = float(fresh.scalars[name]) if value is None else value
+        return State(
+            {"theta": position, **{name: tuple(leaves) for name, leaves in variables.items()}},
+            {name: torch.tensor(value, dtype=torch.float64) for name, value in scalars.items()},
+            torch.tensor(group.get("time", 0.0), dtype=torch.float64),
+            step,
+        )
 
     def _keep(self, group: dict, parameters: list[Tensor], carry: Carry) -> None:
         """Writes parameters, variables, and what is live into torch's places."""
@@ -210,6 +244,9 @@ class FlowOptimizer(torch.optim.Optimizer):
                     kept[name] = leaves[index]
             if carry.evaluation is not None:
                 kept[CARRIED] = carry.evaluation.gradient[index]
+        if carry.evaluation is not None:
+            sign = -1.0 if group["maximize"] else 1.0
+            group[END_LOSS] = sign * float(carry.evaluation.loss)
         group["time"], group["step"] = float(state.time), int(state.step)
         for name, value in state.scalars.items():
             group[name] = float(value)
@@ -227,13 +264,12 @@ def _check_names(flow: EquationFlow) -> None:
         )
 
 
-def _plain(value: Tensor) -> float:
+def _check_one_number(name: str, value: Tensor) -> None:
     if value.ndim:
         raise ConfigurationError(
-            f"an optimizer steps one network: hyperparameters are numbers, got a tensor of shape "
-            f"{tuple(value.shape)}"
+            f"{name} is a tensor of shape {tuple(value.shape)}: an optimizer steps one network "
+            "and needs one number, a float or a 0-d tensor"
         )
-    return value.item()
 
 
 def _remedy(flow: EquationFlow, scheme: Scheme) -> str:

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from flowopt.arguments import real_tensor
 from flowopt.errors import DataError
 
 
@@ -58,9 +59,11 @@ def quadratic(curvatures: Sequence[float] | Tensor) -> Landscape:
     """½ Σ kᵢ θᵢ² for curvatures k, or ½ θᵀKθ for a symmetric matrix K.
 
     Raises:
-        DataError: The curvatures are neither a vector nor a symmetric matrix.
+        DataError: The curvatures are neither a vector nor a symmetric matrix, or not finite.
     """
-    matrix = torch.as_tensor(curvatures, dtype=torch.float64)
+    matrix = real_tensor("curvatures", curvatures, DataError)
+    if not bool(torch.isfinite(matrix).all()):
+        raise DataError(f"curvatures are finite, got {curvatures!r}")
     if matrix.ndim == 1 and len(matrix):
         diagonal = matrix
 

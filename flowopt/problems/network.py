@@ -50,6 +50,18 @@ class Network:
         batch: Minibatches | None = None,
     ):
         """See `network`."""
+        if not isinstance(module, nn.Module):
+            raise DataError(
+                f"a network is a torch.nn.Module, got {type(module).__name__}: for a function of "
+                "theta give integrate any object with dim and loss(theta)"
+            )
+        if not callable(loss):
+            raise DataError(
+                f"loss={loss!r} is no function of (outputs, targets): give one such as "
+                "torch.nn.functional.cross_entropy"
+            )
+        if not isinstance(batch, Minibatches | None):
+            raise DataError(f"batch={batch!r}: give Minibatches(size), or None for all rows")
         self.module = module
         self._loss = loss
         self.inputs, self.targets = _checked_data(data)
@@ -74,7 +86,14 @@ class Network:
         values = {name: self.module.get_parameter(name).detach().clone() for name in self.names}
         if replicas is None:
             return values
+        if isinstance(replicas, bool) or not isinstance(replicas, int) or replicas < 1:
+            raise DataError(f"replicas is a whole number from 1, got {replicas!r}")
         return {name: torch.stack([value] * replicas) for name, value in values.items()}
+
+    @property
+    def shapes(self) -> tuple[tuple[int, ...], ...]:
+        """Shapes of the parameters of a single network."""
+        return tuple(tuple(self._shapes[name]) for name in self.names)
 
     def leaves(self, start: object) -> Leaves:
         """Parameter tensors of a start given by name; one more axis in front for replicas."""

@@ -2,7 +2,7 @@
 
 from torch import Tensor
 
-from flowopt.core.interfaces import Evaluate, FlowLike, Noise
+from flowopt.core.interfaces import Evaluate, FlowLike, Noise, Proposal
 from flowopt.core.state import State
 from flowopt.schemes.drift import check_drift_scheme
 
@@ -13,6 +13,8 @@ class Euler:
     Reference:
         Hairer, Nørsett & Wanner 1993, Solving Ordinary Differential Equations I, section I.7.
     """
+
+    error_order = 0
 
     def __repr__(self) -> str:
         """As it is written."""
@@ -30,12 +32,16 @@ class Euler:
         """1, whatever the flow."""
         return 1
 
+    def ends_with_gradient(self, flow: FlowLike) -> bool:
+        """The only gradient is the one at the start."""
+        return False
+
     def closure_free(self, flow: FlowLike) -> bool:
         """The gradient at the start is all that it needs."""
         return True
 
     def step(
         self, flow: FlowLike, state: State, step_size: Tensor, evaluate: Evaluate, noise: Noise
-    ) -> State:
+    ) -> Proposal:
         """One step along the drift."""
-        return state.plus([(step_size, flow.drift(state, evaluate(state)))])
+        return Proposal(state.plus([(step_size, flow.drift(state, evaluate(state)))]))

@@ -3,9 +3,10 @@
 import difflib
 from dataclasses import replace
 
+import torch
 from torch import Tensor
 
-from flowopt.core.interfaces import Evaluate, FlowLike, Noise
+from flowopt.core.interfaces import Evaluate, FlowLike, Noise, Proposal
 from flowopt.core.state import State
 from flowopt.errors import CompatibilityError
 from flowopt.schemes.drift import check_drift_scheme
@@ -27,7 +28,8 @@ class RungeKutta:
 
     def __init__(self, tableau: str | Tableau):
         """See the class."""
-        if not isinstance(tableau, Tableau) and tableau not in TABLEAUX:
+        known = isinstance(tableau, str) and tableau in TABLEAUX
+        if not known and not isinstance(tableau, Tableau):
             close = difflib.get_close_matches(str(tableau), TABLEAUX, n=1)
             raise CompatibilityError(
                 f"no Runge-Kutta method {tableau!r}: known are {list(TABLEAUX)}"
@@ -51,14 +53,23 @@ class RungeKutta:
         """Stages, less the last where it is the first of the next step."""
         return len(self.tableau.weights) - int(self.tableau.reuses_last_stage)
 
+    def ends_with_gradient(self, flow: FlowLike) -> bool:
+        """Whether the last stage is the first of the next step."""
+        return self.tableau.reuses_last_stage
+
     def closure_free(self, flow: FlowLike) -> bool:
         """Several stages need gradients away from the start."""
         return len(self.tableau.weights) == 1
 
+    @property
+    def error_order(self) -> int:
+        """Order of the embedded solution; 0 for none."""
+        return self.tableau.embedded_order
+
     def step(
         self, flow: FlowLike, state: State, step_size: Tensor, evaluate: Evaluate, noise: Noise
-    ) -> State:
-        """The stages, then their weighted sum."""
+    ) -> Proposal:
+        """The stages, then their weighted sum; and the difference to the embedded solution."""
         tableau = self.tableau
         slopes: list[State] = []
         point = state
@@ -67,10 +78,15 @@ class RungeKutta:
                 point = _along(state, step_size, row, slopes)
                 point = replace(point, time=state.time + float(node) * step_size)
             slopes.append(flow.drift(point, evaluate(point)))
-        if tableau.reuses_last_stage:
-            # The last stage stands at the end of the step, where it was evaluated already.
-            return point
-        return _along(state, step_size, tableau.weights, slopes)
+        # A last stage at the end of the step has been summed and evaluated already.
+        end = point if tableau.reuses_last_stage else None
+        end = end or _along(state, step_size, tableau.weights, slopes)
+        if not tableau.embedded:
+            return Proposal(end)
+        pairs = zip(tableau.weights, tableau.embedded, strict=True)
+        differences = tuple(weight - embedded for weight, embedded in pairs)
+        nothing = state.map(torch.zeros_like)
+        return Proposal(end, _along(nothing, step_size, differences, slopes))
 
 
 def _along(state: State, step_size: Tensor, weights: tuple, slopes: list[State]) -> State:

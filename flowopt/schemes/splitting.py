@@ -4,7 +4,7 @@ from collections.abc import Mapping
 
 from torch import Tensor
 
-from flowopt.core.interfaces import Evaluate, FlowLike, LetterMove, Noise
+from flowopt.core.interfaces import Evaluate, FlowLike, LetterMove, Noise, Proposal
 from flowopt.core.state import State
 from flowopt.errors import CompatibilityError
 
@@ -27,6 +27,8 @@ class Splitting:
         McLachlan & Quispel 2002, Acta Numerica 11, 341.
     """
 
+    error_order = 0
+
     def __init__(self, word: str, maps: Mapping[str, str] | None = None):
         """See the class."""
         letters = isinstance(word, str) and word.isascii() and word.isalpha() and word.isupper()
@@ -36,6 +38,10 @@ class Splitting:
                 f"got {word!r}"
             )
         self.word = word
+        if not isinstance(maps, Mapping | None):
+            raise CompatibilityError(
+                f"maps={maps!r}: give letters and their maps, as in maps={{'A': 'euler'}}"
+            )
         self.maps = dict(maps or {})
         for letter, kind in self.maps.items():
             if letter not in word or kind not in ("exact", "frozen", "euler"):
@@ -76,19 +82,28 @@ class Splitting:
 
     def gradient_evaluations(self, flow: FlowLike) -> int:
         """Gradients per step, when the one at the end of the last step is used again."""
-        return self._gradients(flow, known_at_start=self._known_at_end(flow))
+        return self._gradients(flow, known_at_start=self.ends_with_gradient(flow))
 
     def closure_free(self, flow: FlowLike) -> bool:
         """Whether the gradient at the start of the step is all that it needs."""
         return self._gradients(flow, known_at_start=True) == 0
 
+    def ends_with_gradient(self, flow: FlowLike) -> bool:
+        """Whether the last gradient is taken after the last move of θ."""
+        for move in reversed(self.moves):
+            if flow.moves_position(move.letter):
+                return False
+            if flow.uses_gradient(move.letter):
+                return True
+        return False
+
     def step(
         self, flow: FlowLike, state: State, step_size: Tensor, evaluate: Evaluate, noise: Noise
-    ) -> State:
+    ) -> Proposal:
         """The letters' maps, one after the other."""
         for move in self.moves:
             state = flow.apply(move, state, step_size, evaluate, noise)
-        return state
+        return Proposal(state)
 
     def _gradients(self, flow: FlowLike, *, known_at_start: bool) -> int:
         known, count = known_at_start, 0
@@ -98,11 +113,3 @@ class Splitting:
             if flow.moves_position(move.letter):
                 known = False
         return count
-
-    def _known_at_end(self, flow: FlowLike) -> bool:
-        for move in reversed(self.moves):
-            if flow.moves_position(move.letter):
-                return False
-            if flow.uses_gradient(move.letter):
-                return True
-        return False

@@ -27,6 +27,8 @@ class Tableau:
         weights: b, one per stage.
         stages: Row i of the matrix A: i coefficients, for i = 0 … s − 1.
         reference: Where it comes from.
+        embedded: Weights of a second solution from the same stages, for error estimates.
+        embedded_order: Its claimed order; checked when built.
 
     Raises:
         DefinitionError: The shape is wrong or an order condition fails.
@@ -37,6 +39,8 @@ class Tableau:
     weights: tuple[Fraction, ...]
     stages: tuple[tuple[Fraction, ...], ...]
     reference: str
+    embedded: tuple[Fraction, ...] = ()
+    embedded_order: int = 0
     nodes: tuple[Fraction, ...] = field(init=False)
 
     def __post_init__(self) -> None:
@@ -46,11 +50,14 @@ class Tableau:
                 f"tableau {self.name!r}: row i of an explicit method has i coefficients"
             )
         object.__setattr__(self, "nodes", tuple(sum(row, Fraction(0)) for row in self.stages))
-        for order in range(1, self.order + 1):
+        self._check_order(self.weights, self.order)
+        if self.embedded:
+            self._check_order(self.embedded, self.embedded_order)
+
+    def _check_order(self, weights: tuple[Fraction, ...], claimed: int) -> None:
+        for order in range(1, claimed + 1):
             for tree in rooted_trees(order):
-                weight = sum(
-                    b * x for b, x in zip(self.weights, self._elementary(tree), strict=True)
-                )
+                weight = sum(b * x for b, x in zip(weights, self._elementary(tree), strict=True))
                 if weight * density(tree) != 1:
                     raise DefinitionError(
                         f"tableau {self.name!r} misses an order-{order} condition (tree {tree}): "
@@ -108,16 +115,32 @@ def density(tree: Tree) -> int:
     return _size(tree) * prod(density(branch) for branch in tree)
 
 
-def _tableau(name: str, order: int, weights: Sequence, rows: Sequence, reference: str) -> Tableau:
+def _tableau(
+    name: str,
+    order: int,
+    weights: Sequence,
+    rows: Sequence,
+    reference: str,
+    embedded: Sequence = (),
+    embedded_order: int = 0,
+) -> Tableau:
     return Tableau(
-        name, order, fractions(*weights), tuple(fractions(*row) for row in rows), reference
+        name,
+        order,
+        fractions(*weights),
+        tuple(fractions(*row) for row in rows),
+        reference,
+        fractions(*embedded),
+        embedded_order,
     )
 
 
 TABLEAUX = {
     tableau.name: tableau
     for tableau in (
-        _tableau("heun", 2, ["1/2", "1/2"], [[], [1]], "Heun 1900, Z. Math. Phys. 45, 23"),
+        _tableau(
+            "heun", 2, ["1/2", "1/2"], [[], [1]], "Heun 1900, Z. Math. Phys. 45, 23", [1, 0], 1
+        ),
         _tableau("midpoint", 2, [0, 1], [[], ["1/2"]], "Runge 1895, Math. Ann. 46, 167"),
         _tableau(
             "rk4",
@@ -140,6 +163,8 @@ TABLEAUX = {
                 ["35/384", 0, "500/1113", "125/192", "-2187/6784", "11/84"],
             ],
             "Dormand & Prince 1980, J. Comput. Appl. Math. 6(1), 19",
+            ["5179/57600", 0, "7571/16695", "393/640", "-92097/339200", "187/2100", "1/40"],
+            4,
         ),
     )
 }

@@ -97,6 +97,10 @@ def _symbol_of(key: object) -> sympy.Symbol:
 
 
 def _formulas(table: Mapping) -> dict[sympy.Symbol, sympy.Expr]:
+    if not isinstance(table, Mapping):
+        raise DefinitionError(
+            f"{table!r} is no table of formulas: give variable → formula, as in {{theta: -g}}"
+        )
     return {_symbol_of(key): normalise(value) for key, value in table.items()}
 
 

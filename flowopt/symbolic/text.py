@@ -14,6 +14,7 @@ import ast
 import difflib
 import math
 import re
+import unicodedata
 from collections.abc import Collection
 from dataclasses import dataclass, field
 
@@ -56,6 +57,8 @@ OPERATORS = {ast.Add: "+", ast.Sub: "-", ast.Mult: "*", ast.Div: "/", ast.Pow: "
 VOCABULARY = (*QUANTITIES, *FUNCTIONS, "dW", "dW1", "dW2", "…")
 DT = sympy.Symbol("dt", real=True)
 
+BYTE_ORDER_MARK = "\ufeff"
+WORD = re.compile(r"\w+")
 EQUATION = re.compile(r"(?P<letter>[^:=\s]*)\s*:\s*d(?P<variable>\w+)\s*/\s*dt\s*=(?P<formula>.*)")
 ENERGY = re.compile(r"energy\s+(?P<name>\w+)\s*:(?P<formula>.*)")
 START = re.compile(r"start\s+(?P<name>\w+)\s*=(?P<formula>.*)")
@@ -94,6 +97,7 @@ def parse(text: str) -> tuple[Equations, dict[str, float]]:
             f"the text has {len(text)} characters, at most {MOST_CHARACTERS} are read"
         )
     reading = _Reading()
+    text = WORD.sub(_normalised, text.removeprefix(BYTE_ORDER_MARK))
     for number, line in enumerate(text.splitlines(), start=1):
         content = line.split("#")[0].strip()
         if content:
@@ -129,6 +133,12 @@ def parse_formula(text: str) -> sympy.Expr:
         return _convert(tree.body)
     except RecursionError as error:
         raise DefinitionError("the formula is nested too deeply") from error
+
+
+def _normalised(match: re.Match) -> str:
+    """A name as Python's parser reads it; 5² is no name, and must not become 52."""
+    word = match[0]
+    return unicodedata.normalize("NFKC", word) if word.isidentifier() else word
 
 
 def _read_line(line: str, reading: _Reading) -> None:

@@ -50,9 +50,6 @@ def assert_equal(found, expected):
     torch.testing.assert_close(found, expected, rtol=0, atol=1e-12)
 
 
-# ---- the same numbers as integrate
-
-
 @pytest.mark.parametrize(
     ("flow", "word"),
     [(fo.flows.heavy_ball(), "OBA"), (fo.flows.adam(), "TMVA"), (langevin(), "BAOA")],
@@ -132,9 +129,6 @@ def test_without_a_closure_the_error_names_what_to_do(word, remedy):
         optimizer.step()
     assert remedy in str(caught.value)
     assert_identical(flat_parameters(module), before)
-
-
-# ---- equations that users write, and other faces of torch's rules
 
 
 def test_adam_written_as_text_is_the_built_in_one():
@@ -295,9 +289,6 @@ def test_a_step_leaves_the_gradients_alone():
         assert torch.equal(parameter.grad, gradient)
 
 
-# ---- saving and copying
-
-
 def through_state_dict(optimizer, module):
     fresh = rebuilt(optimizer, module)
     fresh.load_state_dict(optimizer.state_dict())
@@ -417,9 +408,6 @@ def test_a_restored_optimizer_has_the_seed_of_the_one_that_was_saved():
     )
 
 
-# ---- wrong use
-
-
 @pytest.mark.parametrize(
     ("preset", "settings", "message"),
     [
@@ -514,8 +502,6 @@ def test_a_word_that_does_not_fit_its_flow_is_refused_at_once():
         FlowOptimizer(small_network().parameters(), fo.flows.heavy_ball(), fo.Splitting("BA"))
 
 
-# ---- torch's schedulers
-
 LATE = 280
 SCHEDULERS = {
     "cosine": lambda o: torch.optim.lr_scheduler.CosineAnnealingLR(o, STEPS),
@@ -584,3 +570,24 @@ def test_a_step_of_zero_length_moves_nothing():
             parameter.grad = torch.zeros_like(parameter)
         optimizer.step(closure=None)
         assert_identical(flat_parameters(module), before)
+
+
+def test_a_word_that_keeps_its_last_gradient_calls_the_closure_once_per_step():
+    module, calls = small_network(), []
+    optimizer = FlowOptimizer(module.parameters(), langevin(), fo.Splitting("BAOAB"), lr=0.1)
+    closure = closure_of(module, optimizer, *small_data())
+
+    def counted():
+        calls.append(1)
+        return closure()
+
+    for _ in range(10):
+        optimizer.step(counted)
+    assert len(calls) == 11
+
+
+def test_a_state_dict_of_torch_is_refused_with_a_reason():
+    module = small_network()
+    theirs = torch.optim.Adam(module.parameters()).state_dict()
+    with pytest.raises(fo.CompatibilityError, match="not one of flowopt's"):
+        fo.optim.Adam(module.parameters()).load_state_dict(theirs)

@@ -15,7 +15,15 @@ from flowopt.optim import FlowOptimizer
 from flowopt.registry import CONTROLS, FLOWS, METHODS, PROBLEMS, SCHEMES
 from flowopt.symbolic.maps import letter_map
 from tests.reference.pairs import CLOSURE_FREE, NOISE_FREE, NOISY, PAIRS, fits
-from tests.reference.states import HILLS, GivenNormals, Loss, evaluation_of, flat, state_of
+from tests.reference.states import (
+    HILLS,
+    GivenNormals,
+    Loss,
+    evaluation_of,
+    flat,
+    one_step,
+    state_of,
+)
 
 STEPS = 8
 # A vector register and some left over: torch computes the two by different code.
@@ -30,9 +38,6 @@ def starts(problem, members=MEMBERS):
 def run(pair, problem, start, **settings):
     settings = {"step_size": pair.step_size, "steps": STEPS, **settings}
     return fo.integrate(pair.flow, pair.scheme, problem, start, **settings)
-
-
-# ---- ensembles
 
 
 @pytest.mark.parametrize("problem", PROBLEMS)
@@ -68,7 +73,24 @@ def test_a_run_in_two_parts_is_the_run_in_one(pair):
     assert torch.equal(whole.state.time, second.state.time)
 
 
-# ---- optimizers
+class Recording:
+    """Noise of zeros that keeps the keys it is asked for."""
+
+    def __init__(self):
+        self.substeps = []
+
+    def normal(self, like, key):
+        self.substeps.append(key.substep)
+        return tuple(torch.zeros_like(leaf) for leaf in like)
+
+
+@pytest.mark.parametrize("pair", NOISY, ids=str)
+def test_every_draw_of_a_step_has_a_key_of_its_own(pair):
+    noise = Recording()
+    start = torch.zeros(1, 2, dtype=torch.float64)
+    one_step(pair.flow, pair.scheme, HILLS, state_of({"theta": start, "p": start}), 0.1, noise)
+    assert len(set(noise.substeps)) == len(noise.substeps) == pair.scheme.word.count("O")
+    assert all(0 <= substep < 2**16 for substep in noise.substeps)
 
 
 @pytest.mark.parametrize("pair", CLOSURE_FREE, ids=str)
@@ -82,9 +104,6 @@ def test_an_optimizer_makes_the_steps_of_integrate(pair):
         HILLS.loss(torch.stack(coordinates)).backward()
         optimizer.step()
     assert torch.equal(torch.stack(coordinates).detach(), solution.position)
-
-
-# ---- costs
 
 
 class Counted(Loss):
@@ -124,9 +143,6 @@ def test_a_step_costs_the_gradients_that_its_scheme_claims(pair):
     # To observe the end of a step costs one more where the next step can not use it.
     observed = begins_away_from_the_known_gradient(pair)
     assert solution.counts["gradients"].item() == 1 + STEPS * (claim + observed)
-
-
-# ---- printed code
 
 
 def letters():
@@ -193,8 +209,6 @@ def evaluate(formula, values):
     return function(*(values[name] for name in names))
 
 
-# ---- units
-
 # With time in units of 1/c: powers of c by which the loss and the hyperparameters grow so that
 # the curve stays where it was.
 POWERS = {
@@ -222,9 +236,6 @@ def test_a_change_of_the_unit_of_time_changes_no_position(pair):
     assert torch.equal(faster.position, run(pair, HILLS, start).position)
 
 
-# ---- passing around
-
-
 @pytest.mark.parametrize("duplicate", [copy.deepcopy, lambda x: pickle.loads(pickle.dumps(x))])
 @pytest.mark.parametrize("pair", PAIRS, ids=str)
 def test_a_copy_of_flow_and_scheme_steps_identically(pair, duplicate):
@@ -232,9 +243,6 @@ def test_a_copy_of_flow_and_scheme_steps_identically(pair, duplicate):
     flow, scheme = duplicate((pair.flow, pair.scheme))
     copied = pair._replace(flow=flow, scheme=scheme)
     assert torch.equal(run(pair, HILLS, start).position, run(copied, HILLS, start).position)
-
-
-# ---- the registry itself
 
 
 @pytest.mark.parametrize("name", FLOWS)
@@ -253,7 +261,7 @@ def test_every_control_steps_as_far_as_it_says(name):
     control = CONTROLS[name](0.01)
     solution = fo.integrate(
         fo.flows.gradient_flow(),
-        fo.Euler(),
+        fo.RungeKutta("heun"),
         problem,
         starts(problem, 1)[0],
         control=control,

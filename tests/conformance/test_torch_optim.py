@@ -82,3 +82,31 @@ def test_a_method_integrates_to_where_torch_ends(case, schedule):
         method.flow, method.scheme, problem, problem.start(), steps=STEPS, control=control
     )
     assert_equal(flat_position(solution.position), case, schedule)
+
+
+@pytest.mark.parametrize(
+    ("name", "settings"),
+    [
+        ("SGD", MOMENTUM),
+        ("SGD", {**MOMENTUM, "nesterov": True}),
+        ("SGD", {**MOMENTUM, "dampening": 0.3}),
+        ("RMSprop", {**RMSPROP, "momentum": 0.8}),
+    ],
+)
+def test_a_schedule_may_change_learning_rate_and_momentum_at_once(name, settings):
+    ends = []
+    for package in (fo.optim, torch.optim):
+        module, problem = small_network(), small_problem()
+        optimizer = getattr(package, name)(module.parameters(), **settings)
+        scheduler = torch.optim.lr_scheduler.OneCycleLR(
+            optimizer, settings["lr"], total_steps=STEPS + 1
+        )
+        for step in range(STEPS):
+            rows = problem.draw(step, 0, ())
+            optimizer.zero_grad()
+            outputs = module(problem.inputs[rows])
+            torch.nn.functional.cross_entropy(outputs, problem.targets[rows]).backward()
+            optimizer.step()
+            scheduler.step()
+        ends.append(torch.cat([p.detach().flatten() for p in module.parameters()]))
+    torch.testing.assert_close(*ends, rtol=0, atol=1e-12)

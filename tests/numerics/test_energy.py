@@ -115,6 +115,13 @@ def test_adam_never_gains_energy_where_b_is_at_most_four_a(ratio, never):
     assert (flow.energy("lyapunov").rate(state, calm) <= 1e-14).all() == never
 
 
+def test_an_energy_may_depend_on_time():
+    flow = fo.Flow.from_text("A: dtheta/dt = p\nB: dp/dt = -g\nenergy e: t**2*L + exp(t)*p**2/2")
+    t, exponential = symbol("t"), sympy.exp(symbol("t"))
+    elementwise = t**2 * g * p - exponential * p * g + exponential * p**2 / 2
+    assert sympy.simplify(flow.energy_rate("e") - elementwise - 2 * t * symbol("L")) == 0
+
+
 def test_an_energy_of_a_batch_is_that_of_each_member():
     flow = fo.flows.heavy_ball(friction=torch.tensor([0.5, 1.0, 2.0], dtype=torch.float64))
     theta = torch.tensor([[0.3, 1.0], [2.0, -1.0], [0.0, 0.5]], dtype=torch.float64)

@@ -8,7 +8,6 @@ import torch
 from torch.testing import assert_close
 
 import flowopt as fo
-from flowopt.registry import FLOWS
 from tests.reference.affine import affine_map
 from tests.reference.states import GivenNormals, one_step, state_of
 
@@ -58,10 +57,6 @@ def test_an_oscillator_has_the_moments_of_the_closed_form(word, friction):
     expected = torch.tensor(closed_form(word, decay), dtype=torch.float64)
     measured = [theta_squared * CURVATURE, p_squared, product]
     assert_close(torch.stack(measured), expected, rtol=0, atol=1e-12)
-
-
-def test_every_registered_word_has_a_closed_form():
-    assert set(FLOWS["langevin"].words) <= set(WORDS)
 
 
 @pytest.mark.parametrize("friction", FRICTIONS)

@@ -4,7 +4,7 @@ from typing import NamedTuple
 
 from flowopt import CompatibilityError, Flow, Splitting
 from flowopt.core.interfaces import Scheme
-from flowopt.registry import FLOWS, METHODS, SCHEMES
+from flowopt.registry import CONTROLS, FLOWS, METHODS, SCHEMES
 
 from .solutions import slow_flow
 
@@ -54,3 +54,16 @@ PAIRS = _all_pairs()
 NOISE_FREE = [pair for pair in PAIRS if not pair.flow.noisy]
 NOISY = [pair for pair in PAIRS if pair.flow.noisy]
 CLOSURE_FREE = [pair for pair in PAIRS if pair.scheme.closure_free(pair.flow)]
+
+
+def controlled_pairs() -> list[tuple[Pair, str]]:
+    """Every pair with the name of every control of the registry that can judge its steps."""
+    found = []
+    for pair in PAIRS:
+        for name, build in CONTROLS.items():
+            try:
+                build(pair.step_size).check(pair.flow, pair.scheme)
+            except CompatibilityError:
+                continue
+            found.append((pair, name))
+    return found

@@ -67,7 +67,7 @@ def one_step(
     position = state.position
     oracle = as_oracle(problem, position[0].dtype, position[0].device)
     duration = torch.full_like(state.time, step_size)
-    return scheme.step(flow, state, duration, Evaluator(oracle, None, None), noise)
+    return scheme.step(flow, state, duration, Evaluator(oracle, None, None), noise).state
 
 
 def flat(state: State) -> Tensor:

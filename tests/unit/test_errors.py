@@ -24,9 +24,6 @@ def run(flow=None, scheme=None, problem=QUADRATIC, start=START, **settings):
     )
 
 
-# ---- words and schemes
-
-
 @pytest.mark.parametrize("word", ["", "baoab", "BAO AB", "BAO1", "BÄO", None, 5, "BAO" * 200])
 def test_a_word_is_made_of_capital_letters(word):
     with pytest.raises(
@@ -84,9 +81,6 @@ def test_a_flow_that_a_drift_scheme_can_not_step_is_refused(scheme, flow, match)
         run(flow, scheme)
 
 
-# ---- flows
-
-
 @pytest.mark.parametrize("ask", [lambda f: f.source("Q"), lambda f: f.kind("Q")])
 def test_an_unknown_letter_of_a_flow_is_refused_with_its_letters(ask):
     with pytest.raises(fo.CompatibilityError, match=r"no letter 'Q': it has \['O', 'B', 'A'\]"):
@@ -136,9 +130,6 @@ def test_hyperparameters_of_a_flow_are_given_by_keyword():
         fo.flows.langevin(1.0, 0.1)
 
 
-# ---- starts
-
-
 @pytest.mark.parametrize(
     ("start", "match"),
     [
@@ -158,9 +149,6 @@ def test_hyperparameters_of_a_flow_are_given_by_keyword():
 def test_a_start_of_the_wrong_kind_is_refused(start, match):
     with pytest.raises(fo.DataError, match=match):
         run(start=start)
-
-
-# ---- problems
 
 
 @pytest.mark.parametrize(
@@ -237,9 +225,6 @@ def test_a_loss_that_ignores_a_parameter_leaves_it_alone():
     assert end.position[1] == START[1]
 
 
-# ---- networks
-
-
 def small():
     return nn.Linear(2, 1).double()
 
@@ -309,9 +294,6 @@ def test_a_quadratic_has_a_vector_or_a_symmetric_matrix(curvatures):
         fo.problems.quadratic(curvatures)
 
 
-# ---- arguments of integrate
-
-
 @pytest.mark.parametrize(
     ("settings", "error", "match"),
     [
@@ -351,11 +333,6 @@ def test_a_quadratic_has_a_vector_or_a_symmetric_matrix(curvatures):
         ({"record": {"loss": 0}}, fo.ConfigurationError, "0 is no interval"),
         ({"record": {"loss": 1.5}}, fo.ConfigurationError, "1.5 is no interval"),
         ({"record": {"momentum": 1}}, fo.ConfigurationError, "nothing called 'momentum' to record"),
-        (
-            {"record": {(lambda *_: 1.0): 1, (lambda *_: 2.0): 1}},
-            fo.ConfigurationError,
-            "two records are called '<lambda>'",
-        ),
         ({"compile": "yes"}, fo.ConfigurationError, "'auto', True or False, got 'yes'"),
     ],
     ids=str,
@@ -370,6 +347,11 @@ def test_a_name_that_can_not_be_recorded_is_refused_with_those_that_can():
         run(fo.flows.adam(), fo.Splitting("TMVA"), record={"speed": 1})
     for name in ("position", "loss", "step_size", "'m'", "'v'", "u_m", "u_v", "lyapunov"):
         assert name in str(caught.value)
+
+
+def test_two_records_of_one_name_are_refused():
+    with pytest.raises(fo.ConfigurationError, match="two records are called '<lambda>'"):
+        run(record={lambda *_: 1.0: 1, lambda *_: 2.0: 1})
 
 
 def test_a_misspelt_argument_is_refused():
@@ -393,9 +375,6 @@ def test_every_error_is_a_flowopt_error_and_a_value_error():
     ):
         assert issubclass(error, fo.FlowoptError)
         assert issubclass(error, ValueError)
-
-
-# ---- where an error happens
 
 
 def test_an_error_within_a_letter_shows_the_printed_line(monkeypatch):

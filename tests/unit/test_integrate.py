@@ -30,9 +30,6 @@ def statuses(solution):
     return [Status(code) for code in solution.status.flatten().tolist()]
 
 
-# ---- ends
-
-
 def test_a_run_ends_after_its_steps():
     solution = run(steps=7)
     assert statuses(solution) == [Status.STEPS_TAKEN]
@@ -173,9 +170,6 @@ def test_the_summary_counts_how_trajectories_ended():
     )
 
 
-# ---- interruption and continuation
-
-
 class Interrupting(Loss):
     """A problem that presses Ctrl-C in its n-th differentiated call."""
 
@@ -242,7 +236,7 @@ def test_a_longer_schedule_than_one_table_is_followed():
     assert torch.equal(solution.records["step_size"][:150], expected)
 
 
-@pytest.mark.parametrize("word", ["BAOA", "OBA"])
+@pytest.mark.parametrize("word", ["BAOA", "OBA", "BAOAB", "OBABO"])
 def test_a_network_with_minibatches_and_noise_continues_identically(word):
     problem = small_problem()
     settings = {"flow": LANGEVIN, "scheme": fo.Splitting(word), "problem": problem, "seed": 5}
@@ -272,9 +266,6 @@ def test_runs_with_the_same_seed_agree_and_with_another_differ():
     one, same, other = (run(LANGEVIN, BAOAB, seed=seed).position for seed in (1, 1, 2))
     assert torch.equal(one, same)
     assert not torch.equal(one, other)
-
-
-# ---- per trajectory
 
 
 def test_step_sizes_per_trajectory_are_separate_runs():
@@ -338,9 +329,6 @@ def test_noise_of_many_coordinates_is_that_of_few():
         for dim in (16, 17)
     ]
     assert torch.equal(torch.stack(ends[0], -1), ends[1][0][:, :16])
-
-
-# ---- records
 
 
 def test_records_are_taken_every_so_many_steps_from_the_start():
@@ -415,7 +403,8 @@ def test_the_energy_of_a_method_is_recorded_in_physical_time():
     )
     rate = -math.log(0.9) / method.step_size
     records = solution.records
-    expected = rate * records["loss"] + (records["m"] ** 2).sum(-1) / 2
+    gain = 1 / (1 - 0.9)
+    expected = rate * gain * records["loss"] + (records["m"] ** 2).sum(-1) / 2
     torch.testing.assert_close(records["energy"], expected, rtol=1e-13, atol=0)
 
 
@@ -449,9 +438,6 @@ def test_replicas_of_a_network_are_separate_networks():
             torch.testing.assert_close(replica, value, rtol=0, atol=1e-14)
 
 
-# ---- minibatches
-
-
 def rows_of(problem, steps, **arguments):
     return [problem.draw(step, 7, (), **arguments) for step in range(steps)]
 
@@ -483,3 +469,9 @@ def test_replicas_see_the_same_rows_unless_told_otherwise():
 def test_hills_has_a_gradient_that_autograd_and_differences_agree_on():
     point = torch.tensor([0.4, -0.3], dtype=torch.float64)
     assert torch.autograd.gradcheck(HILLS.loss, point.requires_grad_())
+
+
+def test_a_duration_is_enough_for_a_control_whose_steps_move_on_in_time():
+    solution = run(control=fo.Constant(0.1), duration=0.35)
+    assert statuses(solution) == [Status.TIME_REACHED]
+    assert solution.steps.item() == 4

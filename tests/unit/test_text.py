@@ -32,9 +32,6 @@ def steps(text, word, count=1, step_size=0.1, **hyperparameters):
     )
 
 
-# ---- nothing runs
-
-
 @pytest.fixture
 def canary(monkeypatch):
     """A function that any text could call by its name, if text were run; the list of its calls."""
@@ -209,9 +206,6 @@ def test_what_is_no_text_is_refused(text):
     refused(text, f"equations are text, got {type(text).__name__}")
 
 
-# ---- lines
-
-
 @pytest.mark.parametrize("text", ["", "   \n\n", "# only a comment", "energy e: L"])
 def test_a_text_without_equations_is_refused(text):
     refused(text, "the text has no equation; lines are 'A: dtheta/dt = p'")
@@ -283,9 +277,6 @@ def test_equations_that_make_no_sense_are_refused(lines, match):
     refused(lines, match)
 
 
-# ---- formulas
-
-
 @pytest.mark.parametrize(
     "formula", ["g/0", "g/(1 - 1)", "g/(theta - theta)", "0**(-1)*g", "log(0)*g"]
 )
@@ -345,9 +336,6 @@ def test_a_name_that_means_something_else_is_refused_as_hyperparameter(name):
     refused(f"A: dtheta/dt = -{name}*g", f"{name!r} is reserved")
 
 
-# ---- noise
-
-
 @pytest.mark.parametrize(
     "formula",
     [
@@ -384,9 +372,6 @@ def test_one_noise_may_drive_two_variables_of_a_term():
     moved = [x - x0 for x, x0 in zip(end.state.position, START, strict=True)]
     for p_leaf, change in zip(end.state.variables["p"], moved, strict=True):
         torch.testing.assert_close(p_leaf, change, rtol=0, atol=1e-15)
-
-
-# ---- what a stranger may sensibly write
 
 
 def test_the_text_of_the_design_gives_langevin_dynamics():
@@ -484,9 +469,6 @@ def test_a_large_whole_number_is_a_number():
     assert torch.equal(end.position, START - QUADRATIC.gradient(START))
 
 
-X = {"theta": 0.7, "p": -0.4, "g": 1.3, "a": 2.5}
-
-
 @pytest.mark.parametrize(
     ("formula", "value"),
     [
@@ -529,9 +511,6 @@ def test_a_formula_has_the_value_that_arithmetic_gives_it(formula, value):
     evaluation = Evaluation(gradient, (gradient,))
     (drift,) = flow.drift(state, evaluation).variables["q"]
     assert drift.item() == pytest.approx(value, rel=1e-14)
-
-
-# ---- equations in Python
 
 
 def test_equations_in_python_are_those_of_the_text():

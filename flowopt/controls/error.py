@@ -1,0 +1,123 @@
+"""Step sizes by error: as long as the estimate of the local error allows."""
+
+import math
+
+import torch
+from torch import Tensor
+
+from flowopt.arguments import real_tensor
+from flowopt.core.interfaces import FlowLike, Point, Scheme, Trial, Verdict
+from flowopt.core.state import State, lift, sum_elements
+from flowopt.errors import CompatibilityError, ConfigurationError
+
+SAFETY = 0.9
+SMALLEST_FACTOR, LARGEST_FACTOR = 0.2, 5.0
+# Exponents of the proportional–integral controller, over the order of the error.
+PROPORTIONAL, INTEGRAL = 0.7, 0.4
+# An error of zero would let the step grow without bound and the next one fail.
+SMALLEST_ERROR = 1e-10
+
+
+class ErrorControl:
+    """Accepts steps whose estimated error is within tolerance, each trajectory by itself.
+
+    error = RMS over all variables of e / (atol + rtol·max(|z|, |z after|)) ≤ 1, and
+    h' = h · clip(0.9 · error^(−0.7/k) · previous^(0.4/k), 0.2, 5) with k the order of the embedded
+    solution plus one. After a rejection the step does not grow.
+
+    Args:
+        rtol: Relative tolerance.
+        atol: Absolute tolerance, unit of the variables.
+        first_step: First step size; estimated from the drift where not given.
+
+    Raises:
+        ConfigurationError: A tolerance is not positive.
+
+    Reference:
+        Gustafsson 1991, ACM Trans. Math. Softw. 17(4), 533; Hairer, Nørsett & Wanner 1993, Solving
+        Ordinary Differential Equations I, section II.4.
+    """
+
+    rejects = True
+    advances = True
+
+    def __init__(
+        self, *, rtol: float = 1e-6, atol: float = 1e-9, first_step: float | Tensor | None = None
+    ):
+        """See the class."""
+        for name, value in {"rtol": rtol, "atol": atol, "first_step": first_step}.items():
+            if value is not None and not bool((real_tensor(name, value) > 0).all()):
+                raise ConfigurationError(f"{name} is positive, got {value!r}")
+        self.rtol = torch.tensor(rtol, dtype=torch.float64)
+        self.atol = torch.tensor(atol, dtype=torch.float64)
+        self.first_step = first_step
+
+    def __repr__(self) -> str:
+        """As it is written."""
+        return f"ErrorControl(rtol={self.rtol.item():g}, atol={self.atol.item():g})"
+
+    def check(self, flow: FlowLike, scheme: Scheme) -> None:
+        """Raises `CompatibilityError` without an error estimate, or for noisy flows."""
+        if flow.noisy:
+            raise CompatibilityError(
+                f"flow {flow.name!r} has noise, and {self!r} rejects steps: a rejected step would "
+                "need its Brownian path refined; use Constant or Schedule"
+            )
+        if not scheme.error_order:
+            raise CompatibilityError(
+                f"{scheme!r} estimates no error: use RungeKutta('dopri5') or RungeKutta('heun')"
+            )
+
+    def start(self, point: Point, flow: FlowLike) -> tuple[Tensor, tuple[Tensor, ...]]:
+        """First step size; remembers the last error and whether the last step was rejected."""
+        state = point.state
+        memory = (torch.ones_like(state.time), torch.zeros_like(state.time, dtype=torch.bool))
+        if self.first_step is not None:
+            first = torch.as_tensor(self.first_step, dtype=torch.float64, device=state.time.device)
+            return first.expand(state.batch).clone(), memory
+        slope = flow.drift(state, point.evaluation)
+        size, speed = self._norm(state, state, state), self._norm(slope, state, state)
+        tiny = (size < 1e-5) | (speed < 1e-5)
+        return torch.where(tiny, 1e-6, 0.01 * size / speed), memory
+
+    def refresh(
+        self, state: State, step_size: Tensor, memory: tuple[Tensor, ...], trials: int
+    ) -> tuple[Tensor, tuple[Tensor, ...]]:
+        """Nothing to do."""
+        return step_size, memory
+
+    def judge(self, trial: Trial) -> Verdict:
+        """Accepts errors up to 1; the next step follows this error and the one before."""
+        previous, failed = trial.memory
+        error = self._norm(trial.error, trial.before.state, trial.after.state)
+        accept = trial.finite & (error <= 1.0)
+        bounded = torch.clamp(error, min=SMALLEST_ERROR)
+        order = trial.error_order + 1
+        smooth = SAFETY * bounded ** (-PROPORTIONAL / order) * previous ** (INTEGRAL / order)
+        smooth = torch.clamp(smooth, min=SMALLEST_FACTOR, max=LARGEST_FACTOR)
+        plain = torch.clamp(SAFETY * bounded ** (-1.0 / order), min=SMALLEST_FACTOR, max=1.0)
+        after_failure = torch.clamp(smooth, max=1.0)
+        factor = torch.where(accept, torch.where(failed, after_failure, smooth), plain)
+        # The error of a step that left the finite numbers says nothing but that it was too long.
+        factor = torch.where(factor == factor, factor, SMALLEST_FACTOR)
+        memory = (torch.where(accept, bounded, previous), ~accept)
+        return Verdict(accept, trial.step_size * factor, memory)
+
+    def _norm(self, tangent: State, before: State, after: State) -> Tensor:
+        """Root mean square over all elements, in units of the tolerance, (*batch,)."""
+        batch_dimensions = before.time.ndim
+        total, count = torch.zeros_like(before.time), 0
+        for name, leaves in tangent.variables.items():
+            pairs = zip(leaves, before.variables[name], after.variables[name], strict=True)
+            for value, old, new in pairs:
+                scaled = value / self._scale(old, new)
+                total = total + sum_elements(scaled * scaled, batch_dimensions)
+                count += math.prod(value.shape[batch_dimensions:])
+        for name, value in tangent.scalars.items():
+            scaled = value / self._scale(before.scalars[name], after.scalars[name])
+            total, count = total + scaled * scaled, count + 1
+        return torch.sqrt(total / count)
+
+    def _scale(self, old: Tensor, new: Tensor) -> Tensor:
+        size = torch.maximum(torch.abs(old), torch.abs(new))
+        return lift(self.atol, size) + lift(self.rtol, size) * size

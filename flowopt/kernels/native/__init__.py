@@ -1,0 +1,1 @@
+"""From scalar programs to machine code."""

@@ -1,0 +1,1 @@
+"""From torch functions to scalar programs."""

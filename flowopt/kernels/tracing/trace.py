@@ -1,0 +1,366 @@
+"""From a torch function to a scalar program: `make_fx`, then one rule per node of its graph."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch._decomp import get_decompositions
+from torch._subclasses.fake_tensor import DataDependentOutputException, DynamicOutputShapeException
+from torch.fx.experimental.proxy_tensor import make_fx
+from torch.fx.experimental.symbolic_shapes import GuardOnDataDependentSymNode
+
+from flowopt.kernels.program import BOOL, FOLDS, I64, MOST_OPERATIONS, Program, UnfitError
+from flowopt.kernels.scalar import BITS, Scalar, scalar_dtype
+from flowopt.kernels.tracing import indexing
+from flowopt.kernels.tracing.arrays import (
+    COPIES,
+    MATRIX_PRODUCTS,
+    REDUCTIONS,
+    VIEWS,
+    Array,
+    counted,
+    filled,
+)
+from flowopt.kernels.tracing.noise import random_array
+from flowopt.kernels.tracing.operations import DECOMPOSED, ELEMENTWISE, Row
+
+ASKS_FOR_VALUE = (
+    "the loss or the step asks for the value of a tensor: a branch on data, .item(), .tolist() or "
+    "a shape that depends on data"
+)
+WRAPPING = {"add", "sub", "mul", "neg", "rsub", "square", "pow"}
+
+
+@dataclass(frozen=True)
+class Argument:
+    """A tensor that a program reads.
+
+    Attributes:
+        lane: Whether it has one value (or one array of them) per trajectory, on its first axis.
+        dtype: Of its elements.
+        shape: As traced; (1, …) where there is one per trajectory.
+    """
+
+    lane: bool
+    dtype: torch.dtype
+    shape: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Traced:
+    """A function as a scalar program.
+
+    Attributes:
+        program: The values.
+        arguments: Inputs of the function, then tensors that it closes over.
+        outputs: Values of each result, in row-major order; None for an input handed back.
+        captured: The tensors that it closes over.
+        baked: Positions in `captured` and contents of whole numbers used as indices.
+    """
+
+    program: Program
+    arguments: tuple[Argument, ...]
+    outputs: tuple[tuple[int, ...] | None, ...]
+    captured: tuple[Tensor, ...]
+    baked: Mapping[int, Tensor]
+
+
+def trace(function: Callable, inputs: Sequence[Tensor], lanes: Sequence[bool]) -> Traced:
+    """Traces a function of tensors that returns a flat list of tensors.
+
+    Args:
+        function: Of as many tensors as `inputs`.
+        inputs: Samples with one trajectory each: (1, …) where there is one value per trajectory.
+        lanes: Which of them have one value per trajectory.
+
+    Raises:
+        UnfitError: The function can not be written as a scalar program.
+    """
+    table = get_decompositions(
+        [getattr(torch.ops.aten, name) for name in DECOMPOSED if hasattr(torch.ops.aten, name)]
+    )
+    try:
+        with torch.no_grad():
+            module = make_fx(
+                function,
+                decomposition_table=table,
+                tracing_mode="fake",
+                _allow_non_fake_inputs=True,
+            )(*inputs)
+    except (
+        DataDependentOutputException,
+        DynamicOutputShapeException,
+        GuardOnDataDependentSymNode,
+    ) as error:
+        raise UnfitError(ASKS_FOR_VALUE) from error
+    except UnfitError:
+        raise
+    # The user's function may raise anything when it is given tensors without values.
+    except Exception as error:
+        first = (str(error).splitlines() or [""])[0]
+        raise UnfitError(f"it could not be traced: {type(error).__name__}: {first}") from error
+    arguments = [
+        Argument(lane, tensor.dtype, tuple(tensor.shape))
+        for lane, tensor in zip(lanes, inputs, strict=True)
+    ]
+    return _Lowering(module, arguments).run()
+
+
+class _Lowering:
+    """Follows a graph node by node with arrays of scalars for its tensors."""
+
+    def __init__(self, module: torch.fx.GraphModule, arguments: list[Argument]):
+        self.module = module
+        self.program = Program()
+        self.arguments = arguments
+        self.inputs = len(arguments)
+        self.captured: dict[int, Tensor] = {}
+        self.slots: dict[int, Array] = {}
+        self.baked: dict[int, Tensor] = {}
+        self.values: dict[torch.fx.Node, Any] = {}
+
+    def run(self) -> Traced:
+        place = 0
+        for node in self.module.graph.nodes:
+            if node.op == "placeholder":
+                argument = self.arguments[place]
+                self.values[node] = Array(
+                    self.program, None, argument.dtype, slot=place, shape=argument.shape
+                )
+                place += 1
+            elif node.op == "get_attr":
+                self.values[node] = self._capture(getattr(self.module, node.target))
+            elif node.op == "call_function":
+                self.values[node] = self._called(node)
+            elif node.op == "output":
+                results = [self.values[out] for out in node.args[0]]
+        # An argument handed back as it came is not taken apart.
+        outputs = tuple(
+            None if array.slot == place else tuple(int(i) for i in array.ids.ravel())
+            for place, array in enumerate(results)
+        )
+        used = self.program.needed([i for output in outputs for i in output or ()])
+        operations = sum(self.program.nodes[i].op not in ("constant", "input") for i in used)
+        if operations > MOST_OPERATIONS:
+            raise UnfitError(
+                f"one step is {operations} operations on single numbers, more than "
+                f"{MOST_OPERATIONS}"
+            )
+        return Traced(
+            self.program,
+            tuple(self.arguments),
+            outputs,
+            tuple(self.captured.values()),
+            self.baked,
+        )
+
+    def _capture(self, tensor: Tensor) -> Array:
+        key = id(tensor)
+        if key not in self.slots:
+            if tensor.layout != torch.strided or tensor.device.type != "cpu":
+                raise UnfitError(
+                    f"it closes over a tensor that is {tensor.layout}, {tensor.device}"
+                )
+            scalar_dtype(tensor.dtype)
+            slot = len(self.arguments)
+            shape = tuple(tensor.shape)
+            self.arguments.append(Argument(False, tensor.dtype, shape))
+            self.captured[key] = tensor
+            self.slots[key] = Array(self.program, None, tensor.dtype, slot=slot, shape=shape)
+        return self.slots[key]
+
+    def _called(self, node: torch.fx.Node) -> Any:
+        try:
+            return self._call(node)
+        except UnfitError:
+            raise
+        # Rules are written for the arguments that torch usually gives; for others the step does
+        # not fit, which costs speed and nothing else.
+        except Exception as error:
+            raise UnfitError(
+                f"operation {node.target} with these arguments has no scalar form "
+                f"({type(error).__name__}: {error})"
+            ) from error
+
+    def _call(self, node: torch.fx.Node) -> Any:
+        if node.target.__name__ == "getitem":
+            return self.values[node.args[0]][node.args[1]]
+        if not isinstance(node.target, torch._ops.OpOverload):
+            raise UnfitError(f"operation {node.target} has no scalar form")
+        name = node.target.name().removeprefix("aten::")
+        name = name if "." in name else f"{name}.default"
+        arguments = _bound(node)
+        before, values = arguments, torch.fx.map_arg(arguments, self.values.__getitem__)
+        base, _, overload = name.partition(".")
+        if base.endswith("_") and not base.endswith("__"):
+            return self._in_place(name, base[:-1], overload, before, values)
+        result = self._pure(name, before, values, node.meta.get("val"))
+        return _checked(name, result, node.meta.get("val"))
+
+    def _in_place(self, name: str, base: str, overload: str, nodes: list, values: list) -> Array:
+        target = values[0]
+        if base in ("copy", "fill", "zero"):
+            source = values[1] if len(values) > 1 else 0
+            if not isinstance(source, Array):
+                source = filled(self.program, (), source, target.dtype)
+            result = source.converted(target.dtype)
+        else:
+            out = nodes[0].meta["val"]
+            tensors = [n.meta["val"] for n in nodes if isinstance(n, torch.fx.Node)]
+            common = tensors[0].dtype
+            if len(tensors) == 2:
+                common = torch.result_type(*tensors)
+            out = out.to(common) if common != out.dtype else out
+            result = self._pure(f"{base}.{overload}", nodes, values, out)
+            result = result.converted(target.dtype)
+        try:
+            target.ids[...] = result.ids
+        except ValueError as error:
+            raise UnfitError(
+                f"{name} changes a tensor that the loss or the step closes over or is given"
+            ) from error
+        return target
+
+    def _pure(self, name: str, nodes: list, values: list, out: Any) -> Any:
+        if name in ELEMENTWISE:
+            return self._elementwise(name, ELEMENTWISE[name], nodes, values, out)
+        if name in VIEWS:
+            return _aliased(name, VIEWS[name](*values), values[0])
+        if name in COPIES:
+            return COPIES[name](*values)
+        if name in REDUCTIONS:
+            kind = (out[0] if isinstance(out, tuple | list) else out).dtype
+            return REDUCTIONS[name](values[0].converted(kind), *values[1:])
+        if name in MATRIX_PRODUCTS:
+            return MATRIX_PRODUCTS[name](*values)
+        if name == "_to_copy.default":
+            return self._wrapped("mul", values[0].converted(out.dtype))
+        if name in ("index.Tensor", "gather.default", "index_put.default"):
+            return self._indexed(name, values)
+        if name.removeprefix("flowopt::") in ("normal.default", "uniform.default"):
+            return random_array(name.removeprefix("flowopt::").removesuffix(".default"), *values)
+        return self._made(name, values, out)
+
+    def _made(self, name: str, values: list, out: Tensor) -> Array:
+        """Tensors of one number, and those that count."""
+        base = name.partition(".")[0].removeprefix("new_").removesuffix("_like")
+        numbers = {"zeros": 0, "ones": 1, "empty": 0, "empty_strided": 0}
+        if base in numbers:
+            return filled(self.program, out.shape, numbers[base], out.dtype)
+        if base in ("full", "scalar_tensor"):
+            value = values[{"scalar_tensor": 0}.get(base, 2 if name.startswith("new_") else 1)]
+            if isinstance(value, int | float):
+                return filled(self.program, out.shape, value, out.dtype)
+        if base == "arange":
+            plain = [value for value in values if isinstance(value, int | float)]
+            start, step = (plain[0] if len(plain) > 1 else 0), (plain[2] if len(plain) > 2 else 1)
+            return counted(self.program, start, step, out.shape[0], out.dtype)
+        if name == "_local_scalar_dense.default":
+            raise UnfitError(ASKS_FOR_VALUE)
+        random = "draws random numbers" if "rand" in name or "bernoulli" in name else ""
+        raise UnfitError(f"operation {name} {random or 'has no scalar form'}")
+
+    def _elementwise(self, name: str, row: Row, nodes: list, values: list, out: Tensor) -> Array:
+        arrays = [value for value in values if isinstance(value, Array)]
+        shape = np.broadcast_shapes(*(array.shape for array in arrays))
+        common = out.dtype
+        if row.types == "promoted":
+            metas = [n.meta["val"] if isinstance(n, torch.fx.Node) else n for n in nodes]
+            common = torch.result_type(metas[0], metas[1])
+        kind = scalar_dtype(common)
+        columns = []
+        for array in arrays:
+            own = row.types == "own" or (row.types == "choice" and array.dtype == torch.bool)
+            source = [s if own else s.to(kind) for s in array.scalars()]
+            ids = np.array([s.index for s in source], dtype=np.int64).reshape(array.shape)
+            columns.append(np.broadcast_to(ids, shape).ravel().tolist())
+        results = np.empty(int(np.prod(shape)), dtype=np.int64)
+        for place in range(len(results)):
+            operands = (Scalar(self.program, column[place]) for column in columns)
+            filled_in = [next(operands) if isinstance(v, Array) else v for v in values]
+            results[place] = row.function(*filled_in).to(scalar_dtype(out.dtype)).index
+        result = Array(self.program, results.reshape(shape), out.dtype)
+        return self._wrapped(name.partition(".")[0], result)
+
+    def _wrapped(self, base: str, array: Array) -> Array:
+        """Whole numbers brought back into the range of their type."""
+        if array.dtype not in BITS or base not in WRAPPING:
+            return array
+        emit, bits = self.program.emit, BITS[array.dtype]
+        flat = [emit("wrap", "i64", int(index), data=bits) for index in array.ids.ravel()]
+        return array.view(np.array(flat, dtype=np.int64).reshape(array.shape))
+
+    def _indexed(self, name: str, values: list) -> Array:
+        source = values[0]
+        if name == "gather.default":
+            return indexing.gather(source, values[1], values[2], self._known)
+        if name == "index_put.default":
+            return indexing.put(source, values[1], values[2], bool(values[3]), self._known)
+        table = source.slot is not None and not self.arguments[source.slot].lane
+        if table and None not in values[1] and not all(map(self._fixed, values[1])):
+            return indexing.look_up(source, values[1])
+        return indexing.take(source, values[1], self._known)
+
+    def _fixed(self, index: Array) -> bool:
+        """Whether an index is known when traced: computed from whole numbers closed over."""
+        nodes = (self.program.nodes[i] for i in self.program.needed(index.ids.ravel().tolist()))
+        return all(
+            node.data[0] >= self.inputs and node.dtype in (I64, BOOL)
+            if node.op == "input"
+            else node.op in ("constant", "convert", *FOLDS)
+            for node in nodes
+        )
+
+    def _known(self, index: Array) -> np.ndarray:
+        """The numbers of an index; what they are computed from must not change from now on."""
+        if not self._fixed(index):
+            raise UnfitError("it takes elements at places that depend on the state")
+        program, captured = self.program, list(self.captured.values())
+        roots = index.ids.ravel().tolist()
+        numbers = {}
+        for i in program.needed(roots):
+            node = program.nodes[i]
+            if node.op == "input":
+                place, element = node.data[0] - self.inputs, node.data[1]
+                tensor = captured[place].detach()
+                self.baked[place] = tensor.clone()
+                number = tensor.flatten()[element].item()
+                numbers[i] = program.constant(number, node.dtype)
+        kind = bool if index.dtype == torch.bool else np.int64
+        found = [program.value(i) for i in program.rewrite(roots, numbers)]
+        return np.array(found, dtype=kind).reshape(index.shape)
+
+
+def _bound(node: torch.fx.Node) -> list:
+    """Arguments of a node in the order of its schema; those that only say where are left out."""
+    values = []
+    for place, argument in enumerate(node.target._schema.arguments):
+        if argument.name in ("layout", "device", "pin_memory", "non_blocking", "generator"):
+            continue
+        if place < len(node.args) and not argument.kwarg_only:
+            values.append(node.args[place])
+        elif argument.name in node.kwargs:
+            values.append(node.kwargs[argument.name])
+        else:
+            values.append(argument.default_value)
+    return values
+
+
+def _aliased(name: str, result: Any, source: Array) -> Any:
+    """Checks that a view is one in numpy too, so that writing reaches every alias."""
+    for array in result if isinstance(result, tuple) else (result,):
+        if array.ids.size and not np.may_share_memory(array.ids, source.ids):
+            raise UnfitError(f"operation {name} on this layout has no scalar form")
+    return result
+
+
+def _checked(name: str, result: Any, out: Any) -> Any:
+    """Our own invariant: shapes and types are those that torch gave."""
+    pairs = zip(result, out, strict=True) if isinstance(result, tuple) else [(result, out)]
+    for array, expected in pairs:
+        assert array.shape == tuple(expected.shape), (name, array.shape, expected.shape)
+        assert array.dtype == expected.dtype, (name, array.dtype, expected.dtype)
+    return result

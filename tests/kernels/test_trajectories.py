@@ -1,0 +1,95 @@
+"""Whole runs by a kernel against eager torch, for everything in the registry."""
+
+import pytest
+import torch
+
+import flowopt as fo
+from flowopt.registry import CONTROLS, PROBLEMS
+from tests.reference.pairs import PAIRS, controlled_pairs
+
+STEPS = 50
+# Powers up to three, sums of two terms, no functions: every bit agrees.
+EXACT_FLOWS = ("gradient_flow",)
+ALL = {name: build() for name, build in PROBLEMS.items()}
+
+
+def _start(dim, dtype=torch.float64, count=37):
+    generator = torch.Generator().manual_seed(0)
+    return (torch.rand(count, dim, generator=generator, dtype=torch.float64) - 0.5).to(dtype)
+
+
+def _both(flow, scheme, problem, start, **arguments):
+    runs = [
+        fo.integrate(flow, scheme, problem, start, compile=compile, **arguments)
+        for compile in (True, False)
+    ]
+    assert runs[0].engine == "native kernel"
+    return runs
+
+
+def _numbers(solution):
+    state = solution.state
+    leaves = [leaf for group in state.variables.values() for leaf in group]
+    return [*leaves, *state.scalars.values(), state.time, solution.loss]
+
+
+def _assert_as_eager(ours, theirs, digits):
+    for name in ("status", "steps"):
+        assert torch.equal(getattr(ours, name), getattr(theirs, name)), name
+    for name, counts in theirs.counts.items():
+        assert torch.equal(ours.counts[name], counts), name
+    for a, b in zip(_numbers(ours), _numbers(theirs), strict=True):
+        scale = b[torch.isfinite(b)].abs().max() if b.numel() else 1.0
+        torch.testing.assert_close(a, b, rtol=0, atol=digits * float(scale), equal_nan=True)
+
+
+def _cases():
+    """Every pair and control once, problems in turn; all other combinations when time allows."""
+    found = []
+    for place, (pair, control) in enumerate(controlled_pairs()):
+        for number, problem in enumerate(ALL):
+            marks = () if number == place % len(ALL) else (pytest.mark.slow,)
+            name = f"{pair} {problem} {control}"
+            found.append(pytest.param(pair, problem, control, marks=marks, id=name))
+    return found
+
+
+@pytest.mark.parametrize(("pair", "problem", "control"), _cases())
+def test_a_kernel_steps_as_eager_torch_does(pair, problem, control):
+    ours, theirs = _both(
+        pair.flow,
+        pair.scheme,
+        ALL[problem],
+        _start(ALL[problem].dim),
+        control=CONTROLS[control](pair.step_size),
+        steps=STEPS,
+        stop=fo.stop.gradient(1e-3),
+    )
+    if control == "error":
+        # An estimate near zero is rounding, and the step sizes that follow it differ within the
+        # tolerance; what is accepted does not.
+        digits = 1e-6
+    else:
+        digits = 0.0 if pair.name in EXACT_FLOWS else 1e-12
+    _assert_as_eager(ours, theirs, digits)
+
+
+@pytest.mark.parametrize(
+    "pair",
+    [
+        pytest.param(pair, id=str(pair), marks=() if place % 6 == 0 else (pytest.mark.slow,))
+        for place, pair in enumerate(PAIRS)
+    ],
+)
+def test_a_kernel_steps_float32_as_eager_torch_does(pair):
+    problem = ALL["rosenbrock"]
+    ours, theirs = _both(
+        pair.flow,
+        pair.scheme,
+        problem,
+        _start(problem.dim, torch.float32),
+        step_size=pair.step_size,
+        steps=STEPS,
+    )
+    assert ours.position.dtype == torch.float32
+    _assert_as_eager(ours, theirs, 1e-4)
