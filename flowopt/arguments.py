@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from flowopt.core.interfaces import Oracle
+from flowopt.core.interfaces import FlowLike, Oracle
 from flowopt.core.state import State
 from flowopt.errors import CompatibilityError, ConfigurationError, FlowoptError
 
@@ -77,7 +77,7 @@ def span(duration: float | Tensor, batch: tuple[int, ...], device: torch.device)
     return tensor.expand(batch)
 
 
-def check_state(state: State, flow: object, oracle: Oracle) -> None:
+def check_state(state: State, flow: FlowLike, oracle: Oracle) -> None:
     """Raises `CompatibilityError` for a state that another flow or another problem left."""
     came = sorted(state.variables), sorted(state.scalars)
     expected = sorted(flow.variables), sorted(flow.scalars)

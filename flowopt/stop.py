@@ -88,5 +88,7 @@ def tried_stop(stop: Stop | Callable | None, state: State, evaluation: Evaluatio
 def _squared(tolerance: float) -> Tensor:
     value = real_tensor("a tolerance", tolerance)
     if value.ndim or not bool(value >= 0):
-        raise ConfigurationError(f"a tolerance is one number, not negative, got {tolerance!r}")
+        raise ConfigurationError(
+            f"a tolerance is not negative and a single number, got {tolerance!r}"
+        )
     return value**2

@@ -20,13 +20,14 @@ class Constant:
 
     Raises:
         CompatibilityError: The step size is negative or not finite.
+        ConfigurationError: It is no number.
     """
 
     rejects = False
 
     def __init__(self, step_size: float | Tensor):
         """See the class."""
-        self.step_size = real_tensor("step_size", step_size, CompatibilityError)
+        self.step_size = real_tensor("step_size", step_size)
         if not bool((torch.isfinite(self.step_size) & (self.step_size >= 0)).all()):
             raise CompatibilityError(f"a step size is finite and not negative, got {step_size!r}")
 
@@ -71,6 +72,9 @@ class Schedule:
     Args:
         function: Step number 0, 1, … → h ≥ 0. Any Python function; it is tabulated for every chunk
             of steps, and so never called inside the stepping code.
+
+    Raises:
+        CompatibilityError: The function is none, or gives what is no step size.
     """
 
     rejects = False

@@ -267,8 +267,8 @@ def _check_names(flow: EquationFlow) -> None:
 def _check_one_number(name: str, value: Tensor) -> None:
     if value.ndim:
         raise ConfigurationError(
-            f"{name} is a tensor of shape {tuple(value.shape)}: an optimizer steps one network "
-            "and needs one number, a float or a 0-d tensor"
+            f"{name}: an optimizer steps one network: it needs one number, a float or a 0-d "
+            f"tensor, got a tensor of shape {tuple(value.shape)}"
         )
 
 

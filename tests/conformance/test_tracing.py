@@ -138,7 +138,7 @@ def test_a_branch_on_data_would_be_seen():
     pair = PAIRS[0]
 
     def branching(theta):
-        return theta[..., 0] ** 2 if theta.sum() > 0 else theta[..., 0]
+        return theta[..., 0] ** 2 if theta.sum() > -100.0 else theta[..., 0]
 
     trial = Trial(pair, fo.Constant(0.01), Loss(branching, 1))
     with pytest.raises(RuntimeError, match="data-dependent|get value out of"):

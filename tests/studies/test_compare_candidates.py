@@ -51,7 +51,7 @@ def test_a_flow_goes_with_a_scheme_of_the_registry():
 
 def test_what_follows_the_at_sign_is_the_learning_rate_of_a_method():
     entry = candidate("momentum@0.2")
-    assert entry.step_size == pytest.approx(0.2 / (1 - 0.9))
+    assert entry.step_size == pytest.approx(0.2)
     assert entry.label == "momentum@0.2"
 
 

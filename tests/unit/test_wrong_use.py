@@ -53,8 +53,8 @@ def refuses(error, match, use):
         ({"scheme": fo.Euler}, fo.CompatibilityError, r"the class Euler.*write Euler\(...\)"),
         ({"scheme": fo.classic.adam()}, fo.CompatibilityError, "step_size=method.step_size"),
         ({"control": 0.1}, fo.CompatibilityError, "control=0.1 is no control.* step_size=0.1"),
-        ({"step_size": "0.1"}, fo.CompatibilityError, "step_size is a real number .* got '0.1'"),
-        ({"step_size": True}, fo.CompatibilityError, "step_size is a real number .* got True"),
+        ({"step_size": "0.1"}, fo.ConfigurationError, "step_size is a real number .* got '0.1'"),
+        ({"step_size": True}, fo.ConfigurationError, "step_size is a real number .* got True"),
         ({"duration": "1"}, fo.ConfigurationError, "duration is a real number .* got '1'"),
         ({"duration": PAIR}, fo.CompatibilityError, r"durations of shape \(2,\).* shape \(\)"),
         (
@@ -80,7 +80,8 @@ def refuses(error, match, use):
         ({"control": fo.Schedule(lambda step: None)}, fo.CompatibilityError, "gives None"),
         ({"control": fo.Schedule(lambda step: PAIR)}, fo.CompatibilityError, r"gives tensor\("),
     ],
-    ids=str,
+    # The values print with addresses, which differ between processes.
+    ids=lambda value: value if isinstance(value, str) else None,
 )
 def test_an_argument_of_the_wrong_kind_is_refused(changed, error, match):
     refuses(error, match, lambda: run(**changed))
@@ -141,11 +142,11 @@ def test_a_state_of_a_network_is_refused_by_a_landscape():
 @pytest.mark.parametrize(
     ("make", "error", "match"),
     [
-        (lambda: fo.Constant("a"), fo.CompatibilityError, "step_size is a real number"),
+        (lambda: fo.Constant("a"), fo.ConfigurationError, "step_size is a real number"),
         (lambda: fo.Schedule(0.1), fo.CompatibilityError, "a function of the step number, got 0.1"),
         (lambda: fo.ErrorControl(rtol="a"), fo.ConfigurationError, "rtol is a real number"),
         (lambda: fo.stop.rest("a"), fo.ConfigurationError, "a tolerance is a real number"),
-        (lambda: fo.stop.rest(PAIR), fo.ConfigurationError, "a tolerance is one number"),
+        (lambda: fo.stop.rest(PAIR), fo.ConfigurationError, "a tolerance .* a single number"),
         (lambda: fo.Splitting("BA", maps="A"), fo.CompatibilityError, r"as in maps=\{'A': 'eul"),
         (lambda: fo.RungeKutta(["rk4"]), fo.CompatibilityError, "no Runge-Kutta method"),
         (lambda: fo.Term("A", drift=3), fo.DefinitionError, "3 is no table of formulas"),
@@ -205,8 +206,8 @@ def test_minibatches_are_taken_as_they_were():
         (lambda p: fo.optim.Adam(p, betas=0.9), fo.ConfigurationError, "betas are a pair"),
         (lambda p: fo.optim.Adam(p, betas=("a", 0.9)), fo.ConfigurationError, "beta is a real"),
         (lambda p: fo.optim.Adam(p, lr="a"), fo.ConfigurationError, "lr is a real number"),
-        (lambda p: fo.optim.SGD(p, lr=PAIR), fo.ConfigurationError, r"lr .* needs one number"),
-        (lambda p: fo.optim.SGD(p, momentum=PAIR / 2), fo.ConfigurationError, "momentum .* one n"),
+        (lambda p: fo.optim.SGD(p, lr=PAIR), fo.ConfigurationError, "lr: .* needs one number"),
+        (lambda p: fo.optim.SGD(p, momentum=PAIR / 2), fo.ConfigurationError, "momentum: .* one n"),
         (lambda p: fo.optim.SGD(p, seed=1.5), fo.ConfigurationError, "a seed is a whole number"),
         (
             lambda p: FlowOptimizer(p, GRADIENT_FLOW, fo.Splitting("A"), seed=1.5),
@@ -216,12 +217,12 @@ def test_minibatches_are_taken_as_they_were():
         (
             lambda p: FlowOptimizer(p, GRADIENT_FLOW, fo.Splitting("A"), lr=PAIR),
             fo.ConfigurationError,
-            "lr .* needs one number",
+            "lr: .* needs one number",
         ),
         (
             lambda p: FlowOptimizer(p, fo.flows.heavy_ball(friction=PAIR), fo.Splitting("OBA")),
             fo.ConfigurationError,
-            "friction .* needs one number",
+            "friction: .* needs one number",
         ),
         (
             lambda p: FlowOptimizer(p, "adam", fo.Splitting("A")),
