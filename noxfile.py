@@ -1,4 +1,4 @@
-"""Sessions: `tests` and `lint` by default, `bench` on request."""
+"""Sessions: `tests` and `lint` by default, `bench` and `peers` on request."""
 
 import nox
 
@@ -30,3 +30,10 @@ def bench(session: nox.Session) -> None:
     """Measure prices against hand-written loops; arguments after `--` go to the benchmarks."""
     session.install(*PINS, "-e", ".[studies,dev]")
     session.run("python", "-m", "tests.benchmarks", *session.posargs)
+
+
+@nox.session
+def peers(session: nox.Session) -> None:
+    """Measure kernels against other libraries; arguments after `--` go to the benchmark."""
+    session.install(*PINS, "-e", ".", "-r", "tests/benchmarks/peers.txt")
+    session.run("python", "-m", "tests.benchmarks.peers", *session.posargs)

@@ -13,7 +13,7 @@ from flowopt.errors import (
     FlowoptError,
 )
 from flowopt.flows import EquationFlow as Flow
-from flowopt.integrate import integrate
+from flowopt.integrate import describe_kernel, integrate
 from flowopt.schemes import Euler, RungeKutta, Splitting, Tableau
 from flowopt.symbolic.language import Equations, Term
 
@@ -38,6 +38,7 @@ __all__ = [
     "Term",
     "classic",
     "control",
+    "describe_kernel",
     "flows",
     "integrate",
     "optim",

@@ -4,7 +4,7 @@ import torch
 from torch import Tensor
 
 from flowopt.core.interfaces import FlowLike, Oracle
-from flowopt.core.state import State
+from flowopt.core.state import State, per_trajectory
 from flowopt.errors import CompatibilityError, ConfigurationError, FlowoptError
 
 SEEDS = 2**63
@@ -66,15 +66,19 @@ def check_settings(
         raise ConfigurationError(f"compile is 'auto', True or False, got {compile!r}")
 
 
+def check_duration(duration: object, flow: FlowLike) -> None:
+    """Raises `CompatibilityError` for a time span of a flow whose rates are per step."""
+    if duration is not None and flow.per_step:
+        raise CompatibilityError(
+            f"flow {flow.name!r} has {sorted(flow.per_step)} as rate × step size, which a "
+            "shortened last step would not scale: give steps, or flow.at_step_size(h)"
+        )
+
+
 def span(duration: float | Tensor, batch: tuple[int, ...], device: torch.device) -> Tensor:
     """A duration for every trajectory, (*batch,), float64."""
     tensor = torch.as_tensor(duration, dtype=torch.float64, device=device)
-    if tensor.ndim and tensor.shape != batch:
-        raise CompatibilityError(
-            f"durations of shape {tuple(tensor.shape)} do not fit a batch of shape {batch}: give "
-            "one number, or one per trajectory"
-        )
-    return tensor.expand(batch)
+    return per_trajectory("duration", tensor, batch)
 
 
 def check_state(state: State, flow: FlowLike, oracle: Oracle) -> None:

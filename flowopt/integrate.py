@@ -8,7 +8,13 @@ import torch
 from torch import Tensor
 
 from flowopt import kernels
-from flowopt.arguments import check_flow_and_scheme, check_settings, check_state, span
+from flowopt.arguments import (
+    check_duration,
+    check_flow_and_scheme,
+    check_settings,
+    check_state,
+    span,
+)
 from flowopt.controls import Constant
 from flowopt.core.interfaces import FlowLike, Oracle, Scheme, StepControl
 from flowopt.core.noise import seeded_noise
@@ -83,35 +89,15 @@ def integrate(
     """
     check_flow_and_scheme(flow, scheme)
     check_settings(step_size, steps, duration, control, seed, compile)
-    scheme.check(flow)
     control = control or Constant(step_size)
-    control.check(flow, scheme)
-    oracle, position, earlier = _opened(problem, start, device, flow)
-    batch = tuple(oracle.batch(position))
-    where = position[0].device
-    flow = flow.fitted(batch, where)
-    fresh = torch.zeros(batch, dtype=torch.int64, device=where)
-    step = earlier.step if earlier else fresh
-    first = int(step.min()) if step.numel() else 0
     with torch.no_grad():
-        # A scheme that ended with a gradient had it on the minibatch of the step before.
-        behind = 1 if first and scheme.ends_with_gradient(flow) else 0
-        evaluation = oracle.evaluate(position, oracle.draw(first - behind, seed, batch))
-        state = earlier or flow.initial_state(position, step, lambda _: evaluation)
-        stepper = Stepper(
-            flow,
-            scheme,
-            oracle,
-            seeded_noise(seed, batch, where),
-            control,
-            tried_stop(stop, state, evaluation),
-            None if duration is None else state.time + span(duration, batch, where),
-            None if steps is None else state.step + steps,
+        stepper, carry, first = _joined(
+            flow, scheme, problem, start, steps, duration, control, stop, seed, device
         )
-        recorder = Recorder(record, flow, oracle, step_size)
-        carry = stepper.start(state, evaluation)
+        oracle, step = stepper.oracle, carry.state.step
+        recorder = Recorder(record, stepper.flow, oracle, step_size)
         recorder.take(carry)
-        draws = first, seed, batch
+        draws = first, seed, tuple(carry.state.batch)
         engine, carry = _stepped(stepper, carry, recorder, draws, progress, steps, compile)
     records, times = recorder.result()
     return Solution(
@@ -129,6 +115,86 @@ def integrate(
         loss=carry.evaluation.loss,
         engine=engine,
     )
+
+
+def describe_kernel(
+    flow: FlowLike,
+    scheme: Scheme,
+    problem: object,
+    start: object,
+    *,
+    step_size: float | Tensor | None = None,
+    control: StepControl | None = None,
+    stop: Stop | Callable | None = None,
+    seed: int = 0,
+) -> kernels.Description:
+    """The kernel that `integrate` would step with; `str` is its program, readable.
+
+    Args:
+        flow: The equation.
+        scheme: How it becomes a step.
+        problem: As for `integrate`.
+        start: As for `integrate`.
+        step_size: h, time per step.
+        control: Instead of `step_size`.
+        stop: As for `integrate`.
+        seed: Of noise.
+
+    Raises:
+        CompatibilityError: The step is no kernel; the message says why.
+        ConfigurationError: An argument is missing or contradicts another.
+    """
+    check_flow_and_scheme(flow, scheme)
+    check_settings(step_size, 1, None, control, seed, True)
+    control = control or Constant(step_size)
+    with torch.no_grad():
+        stepper, carry, _ = _joined(
+            flow, scheme, problem, start, 1, None, control, stop, seed, None
+        )
+        return kernels.describe(stepper, carry)
+
+
+def _joined(
+    flow: FlowLike,
+    scheme: Scheme,
+    problem: object,
+    start: object,
+    steps: int | None,
+    duration: float | Tensor | None,
+    control: StepControl,
+    stop: Stop | Callable | None,
+    seed: int,
+    device: torch.device | str | None,
+) -> tuple[Stepper, Carry, int]:
+    """Everything that makes a run, checked, where it begins, and the step number there."""
+    scheme.check(flow)
+    control.check(flow, scheme)
+    check_duration(duration, flow)
+    oracle, position, earlier = _opened(problem, start, device, flow)
+    batch = tuple(oracle.batch(position))
+    where = position[0].device
+    flow = flow.fitted(batch, where)
+    if earlier is None:
+        step, first = torch.zeros(batch, dtype=torch.int64, device=where), 0
+    else:
+        step = earlier.step
+        # Members that ended earlier do not move on; those that run are at the largest number.
+        first = int(step.max()) if step.numel() else 0
+    # A scheme that ended with a gradient had it on the minibatch of the step before.
+    behind = 1 if first and scheme.ends_with_gradient(flow) else 0
+    evaluation = oracle.evaluate(position, oracle.draw(first - behind, seed, batch))
+    state = earlier or flow.initial_state(position, step, lambda _: evaluation)
+    stepper = Stepper(
+        flow,
+        scheme,
+        oracle,
+        seeded_noise(seed, batch, where),
+        control,
+        tried_stop(stop, state, evaluation),
+        None if duration is None else state.time + span(duration, batch, where),
+        None if steps is None else state.step + steps,
+    )
+    return stepper, stepper.start(state, evaluation), first
 
 
 def _reason_against_kernel(compile: bool | str, stepper: Stepper, carry: Carry) -> str | None:
@@ -204,7 +270,8 @@ def _run(
                 return replace(moved, state=carry.state, evaluation=carry.evaluation)
             carry = moved
             recorder.take(carry)
-            report(1)
+            if report is not None:
+                report(1)
     except KeyboardInterrupt:
         running = carry.status == Status.RUNNING
         return replace(carry, status=torch.where(running, int(Status.INTERRUPTED), carry.status))
@@ -212,12 +279,12 @@ def _run(
         close()
 
 
-def _reporter(progress: bool | Callable, steps: int | None) -> tuple[Callable, Callable]:
-    """A function that is told of new steps, and one that ends it."""
+def _reporter(progress: bool | Callable, steps: int | None) -> tuple[Callable | None, Callable]:
+    """A function that is told of new steps, if somebody wants to know, and one that ends it."""
     if callable(progress):
         return progress, lambda: None
     if not progress:
-        return lambda _: None, lambda: None
+        return None, lambda: None
     try:
         from tqdm.auto import tqdm
     except ImportError as error:
@@ -236,10 +303,7 @@ def _opened(
     device = None if device is None else _device(device)
     leaves = earlier.position if earlier else _tensors(start)
     if any(leaf.requires_grad for leaf in leaves):
-        raise DataError(
-            "integrate is not differentiable and the start requires grad: detach it, or use "
-            "flowopt.adapters.to_torchdiffeq, whose solvers differentiate"
-        )
+        raise DataError("integrate is not differentiable and the start requires grad: detach it")
     if earlier and device is not None:
         earlier = replace(
             earlier.map(lambda leaf: leaf.to(device)),

@@ -21,8 +21,9 @@ from flowopt.core.state import State, all_finite, select
 from flowopt.core.trajectory import Status
 from flowopt.stop import Stop
 
-# A last step within rounding of the time span's end is the last step, not the one before a sliver.
-END_TOLERANCE = 1e-12
+# Times add up with rounding: a step that ends so near to the time span's end, in units of itself,
+# is the last one and not the one before a sliver.
+END_TOLERANCE = 1e-6
 
 STATUS_TYPE = torch.int8
 
@@ -92,9 +93,9 @@ class Stepper:
         """The first carry, of a state and its evaluation."""
         step_size, memory = self.control.start(Point(state, evaluation), self.flow)
         none = torch.zeros_like(state.step)
-        finite = evaluation.finite
-        for leaves in state.variables.values():
-            finite = finite & all_finite(leaves, len(state.batch))
+        numbers = (evaluation.loss, *evaluation.gradient)
+        numbers += tuple(leaf for leaves in state.variables.values() for leaf in leaves)
+        finite = all_finite(numbers, len(state.batch))
         status = torch.full_like(none, int(Status.RUNNING), dtype=STATUS_TYPE)
         running = torch.ones_like(finite)
         status = self._ended(status, running, ~finite, state, evaluation)
@@ -129,7 +130,7 @@ class Stepper:
             Point(after, evaluation),
             proposal.error,
             self.scheme.error_order,
-            evaluation.finite,
+            all_finite((evaluation.loss, *evaluation.gradient, *after.position), len(after.batch)),
             step_size,
             carry.memory,
         )
@@ -168,7 +169,7 @@ class Stepper:
         if self.end_time is None:
             return step_size, time + step_size
         remaining = self.end_time - time
-        last = step_size >= remaining * (1 - END_TOLERANCE)
+        last = step_size * (1 + END_TOLERANCE) >= remaining
         step_size = torch.where(last, remaining, step_size)
         return step_size, torch.where(last, self.end_time, time + step_size)
 

@@ -106,7 +106,8 @@ def _add_show(commands) -> None:
         help=text,
         description=f"{text.capitalize()}.",
         epilog="examples:\n  flowopt show adam\n  flowopt show heavy_ball:BAOAB\n"
-        "  flowopt show langevin --latex\n  flowopt show my_flow.txt --source",
+        "  flowopt show langevin --latex\n  flowopt show my_flow.txt --source\n"
+        "  flowopt show adam --kernel",
     )
     parser.add_argument(
         "name",
@@ -119,8 +120,22 @@ def _add_show(commands) -> None:
     form.add_argument(
         "--source", action="store_true", help="print only the torch code of each letter's map"
     )
+    form.add_argument(
+        "--kernel",
+        action="store_true",
+        help="print only the operations of a step as native code does them, on rosenbrock",
+    )
+    form.add_argument("--llvm", action="store_true", help="print only that code, as LLVM IR")
     parser.set_defaults(
-        run=lambda given: print(showing(given.name, latex=given.latex, source=given.source))
+        run=lambda given: print(
+            showing(
+                given.name,
+                latex=given.latex,
+                source=given.source,
+                kernel=given.kernel,
+                llvm=given.llvm,
+            )
+        )
     )
 
 

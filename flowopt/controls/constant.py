@@ -8,7 +8,7 @@ from torch import Tensor
 
 from flowopt.arguments import real_tensor
 from flowopt.core.interfaces import FlowLike, Point, Scheme, Trial, Verdict
-from flowopt.core.state import State
+from flowopt.core.state import State, per_trajectory
 from flowopt.errors import CompatibilityError
 
 
@@ -47,13 +47,8 @@ class Constant:
     def start(self, point: Point, flow: FlowLike) -> tuple[Tensor, tuple[Tensor, ...]]:
         """The step size for every trajectory, and no memory."""
         state = point.state
-        try:
-            return self.step_size.to(state.time.device).expand(state.batch).clone(), ()
-        except RuntimeError as error:
-            raise CompatibilityError(
-                f"step sizes of shape {tuple(self.step_size.shape)} do not fit a batch of shape "
-                f"{tuple(state.batch)}: give one number, or one per trajectory"
-            ) from error
+        step_size = self.step_size.to(state.time.device)
+        return per_trajectory("step_size", step_size, state.batch).clone(), ()
 
     def refresh(
         self, state: State, step_size: Tensor, memory: tuple[Tensor, ...], trials: int

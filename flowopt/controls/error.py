@@ -7,7 +7,7 @@ from torch import Tensor
 
 from flowopt.arguments import real_tensor
 from flowopt.core.interfaces import FlowLike, Point, Scheme, Trial, Verdict
-from flowopt.core.state import State, lift, sum_elements
+from flowopt.core.state import State, lift, per_trajectory, sum_elements
 from flowopt.errors import CompatibilityError, ConfigurationError
 
 SAFETY = 0.9
@@ -69,14 +69,15 @@ class ErrorControl:
             )
 
     def start(self, point: Point, flow: FlowLike) -> tuple[Tensor, tuple[Tensor, ...]]:
-        """First step size; remembers the last error and whether the last step was rejected."""
+        """First step size; remembers the log of the last error and whether a step was rejected."""
         state = point.state
-        memory = (torch.ones_like(state.time), torch.zeros_like(state.time, dtype=torch.bool))
+        memory = (torch.zeros_like(state.time), torch.zeros_like(state.time, dtype=torch.bool))
         if self.first_step is not None:
             first = torch.as_tensor(self.first_step, dtype=torch.float64, device=state.time.device)
-            return first.expand(state.batch).clone(), memory
+            return per_trajectory("first_step", first, state.batch).clone(), memory
         slope = flow.drift(state, point.evaluation)
-        size, speed = self._norm(state, state, state), self._norm(slope, state, state)
+        size = torch.sqrt(self._mean_square(state, state, state))
+        speed = torch.sqrt(self._mean_square(slope, state, state))
         tiny = (size < 1e-5) | (speed < 1e-5)
         return torch.where(tiny, 1e-6, 0.01 * size / speed), memory
 
@@ -89,22 +90,22 @@ class ErrorControl:
     def judge(self, trial: Trial) -> Verdict:
         """Accepts errors up to 1; the next step follows this error and the one before."""
         previous, failed = trial.memory
-        error = self._norm(trial.error, trial.before.state, trial.after.state)
-        accept = trial.finite & (error <= 1.0)
-        bounded = torch.clamp(error, min=SMALLEST_ERROR)
+        square = self._mean_square(trial.error, trial.before.state, trial.after.state)
+        accept = trial.finite & (square <= 1.0)
+        # One logarithm and one exponential: powers cost a kernel more than a step.
+        size = 0.5 * torch.log(torch.clamp(square, min=SMALLEST_ERROR**2))
         order = trial.error_order + 1
-        smooth = SAFETY * bounded ** (-PROPORTIONAL / order) * previous ** (INTEGRAL / order)
-        smooth = torch.clamp(smooth, min=SMALLEST_FACTOR, max=LARGEST_FACTOR)
-        plain = torch.clamp(SAFETY * bounded ** (-1.0 / order), min=SMALLEST_FACTOR, max=1.0)
-        after_failure = torch.clamp(smooth, max=1.0)
-        factor = torch.where(accept, torch.where(failed, after_failure, smooth), plain)
+        after_acceptance = (INTEGRAL / order) * previous - (PROPORTIONAL / order) * size
+        exponent = torch.where(accept, after_acceptance, (-1.0 / order) * size)
+        factor = torch.clamp(SAFETY * torch.exp(exponent), min=SMALLEST_FACTOR, max=LARGEST_FACTOR)
+        factor = torch.where(accept & ~failed, factor, torch.clamp(factor, max=1.0))
         # The error of a step that left the finite numbers says nothing but that it was too long.
         factor = torch.where(factor == factor, factor, SMALLEST_FACTOR)
-        memory = (torch.where(accept, bounded, previous), ~accept)
+        memory = (torch.where(accept, size, previous), ~accept)
         return Verdict(accept, trial.step_size * factor, memory)
 
-    def _norm(self, tangent: State, before: State, after: State) -> Tensor:
-        """Root mean square over all elements, in units of the tolerance, (*batch,)."""
+    def _mean_square(self, tangent: State, before: State, after: State) -> Tensor:
+        """Mean square over all elements, in units of the tolerance, (*batch,)."""
         batch_dimensions = before.time.ndim
         total, count = torch.zeros_like(before.time), 0
         for name, leaves in tangent.variables.items():
@@ -116,7 +117,7 @@ class ErrorControl:
         for name, value in tangent.scalars.items():
             scaled = value / self._scale(before.scalars[name], after.scalars[name])
             total, count = total + scaled * scaled, count + 1
-        return torch.sqrt(total / count)
+        return total / count
 
     def _scale(self, old: Tensor, new: Tensor) -> Tensor:
         size = torch.maximum(torch.abs(old), torch.abs(new))

@@ -6,7 +6,7 @@ from torch import Tensor
 from torch.utils import _pytree as pytree
 
 from flowopt.core.interfaces import Oracle, Sample
-from flowopt.core.state import Leaves, State, all_finite
+from flowopt.core.state import Leaves, State
 
 
 @dataclass(frozen=True)
@@ -20,11 +20,6 @@ class Evaluation:
 
     loss: Tensor
     gradient: Leaves
-
-    @property
-    def finite(self) -> Tensor:
-        """Whether loss and gradient are finite, (*batch,), bool."""
-        return all_finite((self.loss, *self.gradient), self.loss.ndim)
 
 
 pytree.register_pytree_node(

@@ -92,11 +92,23 @@ class LossOracle:
         """None: the problem is deterministic."""
         return None
 
+    def _batched(self, theta: Tensor) -> Tensor:
+        """The loss, which has been tried with one batch axis, for any number of them."""
+        batch = theta.shape[:-1]
+        flat = theta.reshape(-1, self.dim) if len(batch) > 1 else theta
+        loss = self._loss(flat)
+        if not isinstance(loss, Tensor) or loss.shape != flat.shape[:-1]:
+            raise DataError(
+                f"loss(theta) maps theta of shape {tuple(flat.shape)} to "
+                f"{_describe(loss, None)}, expected shape {tuple(flat.shape[:-1])}"
+            )
+        return loss.reshape(batch)
+
     def evaluate(self, position: Leaves, sample: Sample) -> Evaluation:
         """Loss and gradient by reverse differentiation."""
         leaves = tuple(leaf.detach().requires_grad_() for leaf in position)
         with torch.enable_grad():
-            loss = self._loss(self.join(leaves))
+            loss = self._batched(self.join(leaves))
             if not loss.requires_grad:
                 raise DataError(
                     f"the loss of {self.problem!r} does not depend on theta through torch "

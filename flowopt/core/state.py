@@ -7,6 +7,8 @@ import torch
 from torch import Tensor
 from torch.utils import _pytree as pytree
 
+from flowopt.errors import CompatibilityError
+
 Leaves = tuple[Tensor, ...]
 
 
@@ -16,6 +18,20 @@ def lift(scalar: Tensor, leaf: Tensor) -> Tensor:
     if scalar.ndim and missing:
         scalar = scalar.reshape(scalar.shape + (1,) * missing)
     return scalar.to(leaf.dtype)
+
+
+def per_trajectory(what: str, value: Tensor, batch: tuple[int, ...]) -> Tensor:
+    """One number, or one per trajectory, as (*batch,).
+
+    Raises:
+        CompatibilityError: It has another shape.
+    """
+    if value.ndim and tuple(value.shape) != tuple(batch):
+        raise CompatibilityError(
+            f"{what} has shape {tuple(value.shape)}, the batch has shape {tuple(batch)}: give one "
+            "number, or one per trajectory"
+        )
+    return value.expand(batch)
 
 
 def sum_elements(leaf: Tensor, batch_dimensions: int) -> Tensor:

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from flowopt.core.evaluation import Evaluation
 from flowopt.core.interfaces import Evaluate, Key, LetterMove, Noise
-from flowopt.core.state import Leaves, State
+from flowopt.core.state import Leaves, State, per_trajectory
 from flowopt.errors import CompatibilityError, DefinitionError
 from flowopt.flows.code import Code, drift_code, energy_code, letter_code, start_code
 from flowopt.flows.formulas import evaluate_formulas, evaluate_scalars, sum_formula
@@ -158,11 +158,7 @@ class EquationFlow:
         self._check_numbers()
         varied = {n: v for n, v in self.hyperparameters.items() if v.ndim}
         for name, value in varied.items():
-            if tuple(value.shape) != tuple(batch):
-                raise CompatibilityError(
-                    f"hyperparameter {name!r} has shape {tuple(value.shape)}, the batch has shape "
-                    f"{tuple(batch)}: give one number, or one per trajectory"
-                )
+            per_trajectory(f"hyperparameter {name!r}", value, batch)
         return self.with_hyperparameters(**{n: v.to(device) for n, v in varied.items()})
 
     def at_step_size(self, step_size: float | Tensor) -> "EquationFlow":

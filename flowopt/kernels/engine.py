@@ -41,7 +41,7 @@ class Runner:
 
     def __init__(self, stepper: Any, carry: Any):
         """See the class."""
-        _check_place(stepper, carry)
+        check_place(stepper, carry)
         self.stepper = stepper
         inputs = inputs_of(stepper, carry)
         self._first = carry.state.step.reshape(-1)
@@ -133,7 +133,7 @@ class _Launch:
     ):
         self.step, self.inputs, self.batch = step, inputs, batch
         self.count = batch.numel()
-        self.alike = _alike(inputs) if alike is None else alike
+        self.alike = shared_places(inputs) if alike is None else alike
         self.source, self.code = step.kernel(inputs.status, self.alike)
         self.arguments = [
             _columns(tensor, len(batch)) if lane else tensor.contiguous()
@@ -223,7 +223,7 @@ def _rows_of(tensor: Tensor, batch: torch.Size, rest: tuple[int, ...]) -> Tensor
     return tensor.reshape(-1, batch.numel()).t().reshape((*batch, *rest))
 
 
-def _alike(inputs: Inputs) -> frozenset[int]:
+def shared_places(inputs: Inputs) -> frozenset[int]:
     """Places whose numbers are the same for all trajectories."""
     found = set()
     for place in inputs.scalars:
@@ -269,7 +269,7 @@ def _check_close(ours: Tensor, theirs: Tensor, what: str) -> None:
         )
 
 
-def _check_place(stepper: Any, carry: Any) -> None:
+def check_place(stepper: Any, carry: Any) -> None:
     """Raises `UnfitError` for what no kernel is made for."""
     leaves = pytree.tree_leaves(carry)
     kinds = {leaf.device.type for leaf in leaves}

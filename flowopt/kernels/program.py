@@ -116,10 +116,12 @@ class Program:
 
     Attributes:
         nodes: The values; operands come before their users.
+        notes: What some values are, for readers who need not see how they are computed.
     """
 
     def __init__(self):
         self.nodes: list[Node] = []
+        self.notes: dict[int, str] = {}
         self._known: dict[Node, int] = {}
 
     def constant(self, value: float | int | bool, dtype: str) -> int:

@@ -175,23 +175,24 @@ def step_function(stepper: Any, spec: pytree.TreeSpec) -> Callable[..., list[Ten
     return function
 
 
-def _frozen(thing: object, kept: list) -> Hashable:
+def frozen(thing: object, kept: list) -> Hashable:
     """A key of a setting without its tensors; what is not ours is keyed by identity."""
     if thing is None or isinstance(thing, str | int | float | bool):
         return thing
     if isinstance(thing, tuple):
-        return (type(thing), *(_frozen(item, kept) for item in thing))
+        return (type(thing), *(frozen(item, kept) for item in thing))
     if isinstance(thing, dict):
-        return tuple((key, _frozen(value, kept)) for key, value in sorted(thing.items()))
+        return tuple((key, frozen(value, kept)) for key, value in sorted(thing.items()))
     held = getattr(thing, "__dict__", None)
     ours = type(thing).__module__.partition(".")[0] == "flowopt"
     if ours and isinstance(held, dict):
         items = ((name, v) for name, v in sorted(held.items()) if not isinstance(v, Tensor))
-        return (type(thing), *((name, _frozen(value, kept)) for name, value in items))
-    return _identity(thing, kept)
+        return (type(thing), *((name, frozen(value, kept)) for name, value in items))
+    return identity(thing, kept)
 
 
-def _identity(thing: object, kept: list) -> Hashable:
+def identity(thing: object, kept: list) -> Hashable:
+    """A key of an object that is kept, so that no other takes its place."""
     kept.append(thing)
     return (type(thing), id(thing))
 
@@ -281,7 +282,7 @@ def _key(stepper: Any, inputs: Inputs, kept: list) -> Hashable:
     flow, oracle, stop = stepper.flow, stepper.oracle, stepper.stop
     equations = getattr(flow, "equations", None)
     if equations is None:
-        what = _identity(flow, kept)
+        what = identity(flow, kept)
     else:
         what = (equations, flow.name, getattr(flow, "per_step", None))
     layout = tuple(
@@ -290,10 +291,10 @@ def _key(stepper: Any, inputs: Inputs, kept: list) -> Hashable:
     )
     return (
         what,
-        _frozen(stepper.scheme, kept),
-        _frozen(stepper.control, kept),
-        _identity(getattr(oracle, "problem", oracle), kept),
-        None if stop is None else (_frozen(stop.condition, kept), int(stop.status)),
+        frozen(stepper.scheme, kept),
+        frozen(stepper.control, kept),
+        identity(getattr(oracle, "problem", oracle), kept),
+        None if stop is None else (frozen(stop.condition, kept), int(stop.status)),
         (type(stepper.noise), getattr(stepper.noise, "offsets", None)),
         (stepper.end_time is None, stepper.last_step is None, stepper.observed),
         inputs.spec,

@@ -12,12 +12,14 @@ from flowopt.controls import Constant
 from flowopt.core.evaluation import Evaluation
 from flowopt.core.interfaces import Scheme
 from flowopt.core.noise import PhiloxNoise
-from flowopt.core.state import State
+from flowopt.core.state import Leaves, State
 from flowopt.errors import CompatibilityError, ConfigurationError
 from flowopt.flows import EquationFlow
+from flowopt.kernels import UnfitError
 from flowopt.optim.gradients import GradientOracle
+from flowopt.optim.updates import NativeSteps, Plan, advanced
 from flowopt.schemes import Splitting
-from flowopt.stepper import Carry, Stepper
+from flowopt.stepper import Carry
 
 # Kept between steps by schemes that end with a gradient.
 CARRIED = "end_gradient"
@@ -44,10 +46,12 @@ class FlowOptimizer(torch.optim.Optimizer):
         maximize: Whether to climb.
         seed: Of the noise; None takes `torch.initial_seed()`.
         foreach: Only None and False: leaves are stepped one by one.
-        compile: Only False: native kernels are not part of this version.
+        compile: Whether to step all tensors of a group by one native kernel, in place: float32 and
+            float64 on the CPU, schemes that need no closure, flows without `total`.
 
     Raises:
-        CompatibilityError: Flow and scheme do not fit.
+        CompatibilityError: Flow and scheme do not fit, or compile=True and they have no kernel;
+            where that shows at the first step, `step` raises it before the group moves.
         ConfigurationError: A value is out of range.
     """
 
@@ -77,19 +81,21 @@ class FlowOptimizer(torch.optim.Optimizer):
     def _start(
         self, params: Iterable, defaults: dict, seed: int | None, foreach: object, compile: object
     ) -> None:
-        if foreach or compile:
+        if foreach:
             raise CompatibilityError(
-                f"foreach={foreach}, compile={compile}: this version steps leaves one by one in "
-                "eager torch; leave both out"
+                f"foreach={foreach}: this version steps leaves one by one in eager torch, or all "
+                "of them by compile=True; leave it out"
             )
+        self._native = NativeSteps() if compile else None
         # In the groups, state dicts carry it: noise continues where it was.
         seed = torch.initial_seed() % SEEDS if seed is None else seed
         super().__init__(params, {**defaults, "seed": seed})
 
     def __getstate__(self) -> dict[str, Any]:
-        """What torch keeps, and what it would drop: flow and scheme."""
+        """What torch keeps, and what it would drop: flow, scheme, and whether they are compiled."""
         kept = {name: self.__dict__[name] for name in ("flow", "scheme")}
-        return {**super().__getstate__(), **kept}
+        native = None if self._native is None else NativeSteps()
+        return {**super().__getstate__(), **kept, "_native": native}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Continues where a state dict of the same flow was taken, noise included.
@@ -103,6 +109,9 @@ class FlowOptimizer(torch.optim.Optimizer):
                 "torch.optim can not be loaded"
             )
         super().load_state_dict(state_dict)
+        # torch takes over tensors that need no cast, and kernels step them in place.
+        for kept in self.state.values():
+            kept.update({n: v.clone() for n, v in kept.items() if isinstance(v, Tensor)})
 
     def add_param_group(self, param_group: dict) -> None:
         """Adds a group; parameters are real and floating.
@@ -124,6 +133,8 @@ class FlowOptimizer(torch.optim.Optimizer):
             if isinstance(value, Tensor):
                 _check_one_number(name, value)
         flow, scheme, _ = self._plan(group)
+        if self._native is not None and not scheme.closure_free(flow):
+            raise CompatibilityError(f"compile=True: {_remedy(flow, scheme)}")
         if len(self.param_groups) > 1 and not scheme.closure_free(flow):
             raise CompatibilityError(
                 f"{scheme!r} evaluates gradients within the step, for which all parameters have to "
@@ -156,8 +167,7 @@ class FlowOptimizer(torch.optim.Optimizer):
                 loss = closure()
         elements = 0
         for group in self.param_groups:
-            self._step_group(group, closure, loss, elements)
-            elements += sum(parameter.numel() for parameter in group["params"])
+            elements = self._step_group(group, closure, loss, elements)
         return loss
 
     def _end_loss(self) -> Tensor | None:
@@ -169,45 +179,112 @@ class FlowOptimizer(torch.optim.Optimizer):
         return torch.tensor(group[END_LOSS], dtype=torch.float64)
 
     def _step_group(
-        self, group: dict, closure: Callable | None, loss: Tensor | None, first_element: int
-    ) -> None:
-        parameters, offsets = [], []
+        self, group: dict, closure: Callable | None, loss: Tensor | None, element: int
+    ) -> int:
+        """Steps a group whose first element has a number; returns the number after its last."""
+        parameters, gradients, offsets = [], [], []
         for parameter in group["params"]:
-            if parameter.grad is not None:
-                if parameter.grad.is_sparse:
+            gradient = parameter.grad
+            if gradient is not None:
+                if gradient.is_sparse:
                     raise CompatibilityError("sparse gradients are not supported")
                 parameters.append(parameter)
-                offsets.append(first_element)
-            first_element += parameter.numel()
-        if not parameters:
-            return
+                gradients.append(gradient)
+                offsets.append(element)
+            element += parameter.numel()
+        if parameters and self._native is not None:
+            self._step_native(self._native, group, parameters, gradients, offsets, loss)
+        elif parameters:
+            self._step_eager(group, parameters, offsets, closure, loss)
+        return element
+
+    def _step_eager(
+        self,
+        group: dict,
+        parameters: list[Tensor],
+        offsets: list[int],
+        closure: Callable | None,
+        loss: Tensor | None,
+    ) -> None:
         flow, scheme, step_size = self._plan(group)
         if closure is None and not scheme.closure_free(flow):
             raise CompatibilityError(_remedy(flow, scheme))
-        if loss is None and flow.uses_loss:
-            raise CompatibilityError(
-                f"flow {flow.name!r} moves by the value of the loss: call step(closure)"
-            )
+        _check_loss(flow, loss is None and flow.uses_loss)
         sign = -1.0 if group["maximize"] else 1.0
         oracle = GradientOracle(parameters, sign, closure, _remedy(flow, scheme))
         seed = torch.tensor(group["seed"] % 2**63)
         noise = PhiloxNoise(seed, torch.tensor(0), tuple(offsets))
-        evaluation = self._carried(parameters) or oracle.read(loss)
+        plan = Plan(flow, scheme, step_size, Constant(step_size), bool(group["maximize"]))
+        evaluation = oracle.read(loss)
+        if (kept := self._carried(parameters)) is not None:
+            evaluation = Evaluation(evaluation.loss, kept)
         state = self._state_of(group, parameters, flow, evaluation)
         if not scheme.closure_free(flow):
-            # Closures are called with trial positions in the parameters; the start stays.
-            state = state.with_position(tuple(leaf.clone() for leaf in state.position))
-        stepper = Stepper(flow, scheme, oracle, noise, Constant(step_size), observed=False)
-        none = torch.tensor(0)
-        carry = stepper.advance(Carry(state, evaluation, step_size, (), none, none, none))
-        self._keep(group, parameters, carry)
+            # Closures write into parameters and gradients in mid-step; the start stays.
+            state = state.map(torch.clone)
+            gradient = tuple(leaf.clone() for leaf in evaluation.gradient)
+            evaluation = Evaluation(evaluation.loss, gradient)
+        self._keep(group, parameters, advanced(plan, state, evaluation, noise, oracle))
 
-    def _carried(self, parameters: list[Tensor]) -> Evaluation | None:
+    def _step_native(
+        self,
+        native: NativeSteps,
+        group: dict,
+        parameters: list[Tensor],
+        gradients: list[Tensor],
+        offsets: list[int],
+        loss: Tensor | None,
+    ) -> None:
+        """The same step by a kernel, in place."""
+        place = next(i for i, other in enumerate(self.param_groups) if other is group)
+        values = tuple(group[name] for name in (*self._settings(), "maximize"))
+        plan, settings, uses_loss = native.prepared(place, values, lambda: self._planned(group))
+        _check_loss(plan.flow, loss is None and uses_loss)
+        names = [name for name in plan.flow.variables if name != "theta"]
+        scalars = plan.flow.scalars
+        kept = [self.state[parameter] for parameter in parameters]
+        sign = -1.0 if plan.maximize else 1.0
+        fresh = False
+        try:
+            variables = [[own[name] for own in kept] for name in names]
+            shared = [group[name] for name in (*scalars, "time", "step")]
+        except KeyError:
+            fresh = True
+            evaluation = GradientOracle(parameters, sign, None, "").read(loss)
+            state = self._state_of(group, parameters, plan.flow, evaluation)
+            # A start value may be the gradient itself.
+            variables = [
+                [leaf if name in k else leaf.clone() for leaf, k in zip(leaves, kept, strict=True)]
+                for name, leaves in state.variables.items()
+                if name != "theta"
+            ]
+            shared = [t.item() for t in (*state.scalars.values(), state.time, state.step)]
+        value = torch.nan if loss is None else sign * float(loss)
+        numbers = [*shared, *settings, value, group["seed"] % 2**63, offsets[0]]
+        columns = [parameters, *variables, gradients]
+        try:
+            after = native.step(place, plan, columns, offsets, numbers)
+        except UnfitError as error:
+            raise CompatibilityError(f"compile=True does not fit: {error}") from error
+        for name, leaves in zip(names, variables if fresh else (), strict=False):
+            for own, leaf in zip(kept, leaves, strict=True):
+                own[name] = leaf
+        group.update(zip((*scalars, "time", "step"), after, strict=False))
+
+    def _settings(self) -> Iterable[str]:
+        """What a plan is made of, by its names in a group."""
+        return ("lr", *self.flow.hyperparameters)
+
+    def _planned(self, group: dict) -> Plan:
+        flow, scheme, step_size = self._plan(group)
+        return Plan(flow, scheme, step_size, Constant(step_size), bool(group["maximize"]))
+
+    def _carried(self, parameters: list[Tensor]) -> Leaves | None:
         """The gradient with which the last step ended, if the scheme kept it."""
         gradients = tuple(self.state[parameter].get(CARRIED) for parameter in parameters)
         if any(gradient is None for gradient in gradients):
             return None
-        return Evaluation(torch.tensor(torch.nan, dtype=torch.float64), gradients)
+        return gradients
 
     def _state_of(
         self, group: dict, parameters: list[Tensor], flow: EquationFlow, evaluation: Evaluation
@@ -261,6 +338,13 @@ def _check_names(flow: EquationFlow) -> None:
         raise CompatibilityError(
             f"flow {flow.name!r} uses the names {taken}, which mean something else in an "
             "optimizer's groups and state: rename them in the equations"
+        )
+
+
+def _check_loss(flow: EquationFlow, missing: bool) -> None:
+    if missing:
+        raise CompatibilityError(
+            f"flow {flow.name!r} moves by the value of the loss: call step(closure)"
         )
 
 

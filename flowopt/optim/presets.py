@@ -53,6 +53,9 @@ class Preset(FlowOptimizer):
         defaults["maximize"] = options["maximize"]
         self._start(params, defaults, options["seed"], options["foreach"], options["compile"])
 
+    def _settings(self) -> tuple[str, ...]:
+        return self.settings
+
     def _plan(self, group: dict) -> tuple[EquationFlow, Scheme, Tensor]:
         method = self.method(**{name: group[name] for name in self.settings})
         step_size, hyperparameters = method.rule.translate(method.settings)

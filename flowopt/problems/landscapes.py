@@ -17,7 +17,7 @@ class CriticalPoint:
     Attributes:
         position: (dim,).
         value: Loss there.
-        kind: "minimum", "maximum" or "saddle".
+        kind: "minimum", "maximum", "saddle", or "degenerate" where the Hessian does not tell.
         eigenvalues: Of the Hessian, ascending.
     """
 
@@ -120,6 +120,9 @@ def rosenbrock() -> Landscape:
 def _critical(
     position: tuple[float, ...], value: float, eigenvalues: tuple[float, ...]
 ) -> CriticalPoint:
-    signs = {eigenvalue > 0 for eigenvalue in eigenvalues}
-    kind = "saddle" if len(signs) == 2 else "minimum" if True in signs else "maximum"
+    up = any(eigenvalue > 0 for eigenvalue in eigenvalues)
+    down = any(eigenvalue < 0 for eigenvalue in eigenvalues)
+    kind = "saddle" if up and down else "minimum" if min(eigenvalues) > 0 else "maximum"
+    if not (up and down) and 0.0 in eigenvalues:
+        kind = "degenerate"
     return CriticalPoint(position, value, kind, eigenvalues)

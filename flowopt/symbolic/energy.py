@@ -62,10 +62,11 @@ def energy_rate(equations: Equations, name: str) -> Energy:
                 density.append(slope * g * drift)
             scalar.append(energy.scalar.diff(variable) * drift)
             density.extend(_ito(term, variable, energy.density))
+            scalar.extend(_ito(term, variable, energy.scalar))
     return Energy(sympy.simplify(sympy.Add(*density)), sympy.simplify(sympy.Add(*scalar)))
 
 
-def _ito(term: Term, variable: sympy.Symbol, density: sympy.Expr) -> list[sympy.Expr]:
+def _ito(term: Term, variable: sympy.Symbol, part: sympy.Expr) -> list[sympy.Expr]:
     """½ σᵢσⱼ ∂²E/∂xᵢ∂xⱼ for the noise of one term."""
     amplitudes = term.amplitudes(variable)
     if amplitudes and variable == theta:
@@ -74,7 +75,7 @@ def _ito(term: Term, variable: sympy.Symbol, density: sympy.Expr) -> list[sympy.
             "the loss, which this version does not derive"
         )
     return [
-        amplitude * term.amplitudes(other).get(wiener, 0) * density.diff(variable, other) / 2
+        amplitude * term.amplitudes(other).get(wiener, 0) * part.diff(variable, other) / 2
         for wiener, amplitude in amplitudes.items()
         for other in term.diffusion
     ]

@@ -4,6 +4,7 @@ import keyword
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 
 import sympy
 
@@ -241,7 +242,12 @@ class Equations:
 
     def __hash__(self) -> int:
         """Equal equations share their compiled code."""
-        return hash((tuple(map(str, self.terms)), str(self.energies), str(self.start)))
+        return hash(self._texts)
+
+    @cached_property
+    def _texts(self) -> tuple[str, ...]:
+        """Kept as text: the hash of a text is another one in another process."""
+        return (*map(str, self.terms), str(self.energies), str(self.start))
 
     def replace(self, **changes: object) -> "Equations":
         """The same equations with some fields changed."""
@@ -290,6 +296,12 @@ class Equations:
                         "name another (dW1, dW2 …)"
                     )
                 owner[w] = term.letter
+                moved = [v for v in term.diffusion if w in term.amplitudes(v)]
+                if len({v in self.scalars for v in moved}) == 2:
+                    raise DefinitionError(
+                        f"term {term.letter!r}: the noise {w.name!r} has one value per element and "
+                        "drives a scalar too: name another for it"
+                    )
 
     def _check_names(self) -> None:
         moved = {v for term in self.terms for v in term.moved}
@@ -301,6 +313,13 @@ class Equations:
                 raise DefinitionError(
                     f"{variable.name!r} has a start value but no equation: starts are for the "
                     f"variables of the method {sorted(v.name for v in moved - {theta})}"
+                )
+        for variable, formula in self.start.items():
+            others = formula.free_symbols & {*self.variables, *self.scalars} - {theta}
+            if others or (variable in self.scalars and self.elementwise(formula)):
+                raise DefinitionError(
+                    f"the start of {variable.name!r}, {formula}, may use theta, g, t, L and "
+                    "hyperparameters, and theta and g of a scalar's start only within total(...)"
                 )
         for name, energy in self.energies.items():
             if any(is_channel(s) for s in energy.free_symbols):

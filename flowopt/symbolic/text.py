@@ -230,7 +230,7 @@ def _number(value: float) -> sympy.Expr:
 
 def _sized(value: sympy.Expr) -> sympy.Expr:
     """The value, unless it is a number that float64 can not hold."""
-    if value.is_number:
+    if value.is_number and not value.has(total):
         try:
             size = abs(float(value))
         except OverflowError:

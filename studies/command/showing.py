@@ -5,22 +5,32 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 import sympy
+import torch
 
 import flowopt as fo
-from flowopt.errors import DefinitionError
+from flowopt.errors import CompatibilityError, DefinitionError
 from flowopt.registry import FLOWS, METHODS
 from studies.command.listing import flow_summary, method_summary
 from studies.common.candidates import Candidate, candidate
 from studies.common.tables import plain_table
 
 
-def showing(specification: str, *, latex: bool = False, source: bool = False) -> str:
+def showing(
+    specification: str,
+    *,
+    latex: bool = False,
+    source: bool = False,
+    kernel: bool = False,
+    llvm: bool = False,
+) -> str:
     """What there is to know about a flow, a method or the flow of a text file.
 
     Args:
         specification: As `studies.common.candidates.candidate` reads it.
         latex: Only the equations, as LaTeX.
         source: Only the torch code of each letter's map.
+        kernel: Only the operations of a step as native code has them.
+        llvm: Only that native code, as LLVM IR.
 
     Raises:
         FlowoptError: The specification names nothing that can be shown.
@@ -30,6 +40,8 @@ def showing(specification: str, *, latex: bool = False, source: bool = False) ->
         return entry.flow.latex()
     if source:
         return _source(entry)
+    if kernel or llvm:
+        return _kernel(entry, llvm=llvm)
     sections = [
         _title(entry),
         _section("Equation (g is the gradient of the loss L at theta)", _equations(entry)),
@@ -180,3 +192,18 @@ def _source(entry: Candidate) -> str:
         f"# {letter}, {entry.flow.kind(letter, kind)}, over 1/{parts} of a step\n{text.strip()}"
         for (letter, kind, parts), text in sources.items()
     )
+
+
+def _kernel(entry: Candidate, *, llvm: bool) -> str:
+    """The program of a step on the rosenbrock problem, or why there is none."""
+    problem = fo.problems.rosenbrock()
+    start = torch.tensor([[-1.5, 1.0], [0.0, 0.0]], dtype=torch.float64)
+    mark = ";" if llvm else "#"
+    title = f"{mark} {entry.label} on rosenbrock, h = {entry.step_size:.6g}"
+    try:
+        found = fo.describe_kernel(
+            entry.flow, entry.scheme, problem, start, step_size=entry.step_size
+        )
+    except CompatibilityError as error:
+        return f"{title}: no kernel, eager torch steps: {error}"
+    return f"{title}\n\n{found.llvm if llvm else found.program}"

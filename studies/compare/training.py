@@ -208,9 +208,12 @@ def train(
 
 
 def energy_function(candidate: Candidate) -> Callable[..., Tensor] | None:
-    """The first energy that the flow declares, in physical time; None if it declares none."""
+    """The first energy that the flow declares, in physical time.
+
+    None if there is none, or if it depends on the gradient, which is not taken where we look.
+    """
     flow = candidate.flow
-    if not flow.energies:
+    if not flow.energies or flow.equations.energies[flow.energies[0]].has(fo.symbols.g):
         return None
     if flow.per_step:
         flow = flow.at_step_size(candidate.step_size)

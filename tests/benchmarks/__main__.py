@@ -9,10 +9,10 @@ from pathlib import Path
 
 import torch
 
-from tests.benchmarks import eager, kernels
+from tests.benchmarks import eager, kernels, updates
 from tests.benchmarks.measure import Ratio
 
-SUITES = {"eager": eager.ratios, "kernels": kernels.ratios}
+SUITES = {"eager": eager.ratios, "kernels": kernels.ratios, "updates": updates.ratios}
 
 
 def main() -> int:

@@ -36,14 +36,15 @@ def compare(
     """Runs ours and the peer in turn after one warm-up each."""
     pairs = []
     for number in range(rounds + 1):
-        times = [_seconds(function) for function in (ours, peer)]
+        times = [seconds(function) for function in (ours, peer)]
         if number:
             pairs.append(times)
     mine, theirs = zip(*pairs, strict=True)
     return Ratio(name, min(mine), min(theirs), median(a / b for a, b in pairs), bar)
 
 
-def _seconds(function: Callable[[], object]) -> float:
+def seconds(function: Callable[[], object]) -> float:
+    """Of one call."""
     begin = time.perf_counter()
     function()
     return time.perf_counter() - begin

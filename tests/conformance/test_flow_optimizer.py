@@ -450,7 +450,7 @@ def test_an_unknown_argument_is_refused():
         fo.optim.Adam(small_network().parameters(), learning_rate=1e-3)
 
 
-@pytest.mark.parametrize("option", ["foreach", "compile"])
+@pytest.mark.parametrize("option", ["foreach"])
 def test_what_this_version_lacks_is_refused(option):
     with pytest.raises(fo.CompatibilityError, match=f"{option}=True"):
         fo.optim.Adam(small_network().parameters(), **{option: True})

@@ -1,8 +1,10 @@
 import pytest
 
+import flowopt as fo
 from flowopt.registry import CONTROLS, FLOWS, METHODS, PROBLEMS, SCHEMES
 from studies.__main__ import STUDIES, main
 from studies.common.tables import markdown_table, plain_table
+from tests.kernels import losses
 
 COMMANDS = ["list", "show", *STUDIES]
 
@@ -79,6 +81,31 @@ def test_source_is_the_code_that_runs(capsys):
         assert flow.source(letter, parts=parts).strip() in text
 
 
+@pytest.mark.parametrize("name", [*FLOWS, *METHODS])
+def test_a_kernel_is_shown_with_the_variables_of_the_equation(capsys, name):
+    lines = _printed(capsys, "show", name, "--kernel").splitlines()
+    assert lines[0].startswith(f"# {name}")
+    starts = lines[lines.index("# the next step starts from") + 1 :]
+    flow = METHODS[name]().flow if name in METHODS else FLOWS[name].build()
+    for variable in flow.equations.variables:
+        assert any(line.startswith(f"{variable}_1 = ") for line in starts)
+    for scalar in flow.equations.scalars:
+        assert any(line.startswith(f"{scalar} = ") for line in starts)
+
+
+def test_the_code_of_a_kernel_is_shown_raw(capsys):
+    text = _printed(capsys, "show", "gradient_flow", "--llvm")
+    assert text.startswith("; gradient_flow")
+    assert "define i64 @run(" in text
+
+
+def test_a_step_that_is_no_kernel_says_why(capsys, monkeypatch):
+    monkeypatch.setattr(fo.problems, "rosenbrock", lambda: losses.Plain(losses.random))
+    text = _printed(capsys, "show", "gradient_flow", "--kernel")
+    assert "no kernel, eager torch steps: " in text
+    assert "random numbers" in text
+
+
 @pytest.mark.parametrize("command", COMMANDS)
 def test_help_of_a_command_has_a_description(capsys, command):
     text = _printed(capsys, command, "--help")
@@ -110,6 +137,7 @@ def test_no_words_print_the_help(capsys):
         (["show", "admm"], "did you mean 'adam'"),
         (["show", "missing.txt"], "can not be read"),
         (["show", "adam", "--latex", "--source"], "not allowed with"),
+        (["show", "adam", "--kernel", "--latex"], "not allowed with"),
         (["list", "flows"], "unrecognized arguments: flows"),
     ],
 )

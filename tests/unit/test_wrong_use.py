@@ -56,11 +56,15 @@ def refuses(error, match, use):
         ({"step_size": "0.1"}, fo.ConfigurationError, "step_size is a real number .* got '0.1'"),
         ({"step_size": True}, fo.ConfigurationError, "step_size is a real number .* got True"),
         ({"duration": "1"}, fo.ConfigurationError, "duration is a real number .* got '1'"),
-        ({"duration": PAIR}, fo.CompatibilityError, r"durations of shape \(2,\).* shape \(\)"),
+        (
+            {"duration": PAIR},
+            fo.CompatibilityError,
+            r"duration has shape \(2,\), the batch has shape \(\)",
+        ),
         (
             {"start": ENSEMBLE, "duration": PAIR},
             fo.CompatibilityError,
-            r"shape \(2,\) do not fit a batch of shape \(3,\)",
+            r"shape \(2,\), the batch has shape \(3,\)",
         ),
         ({"seed": "1"}, fo.ConfigurationError, "a seed is a whole number .* got '1'"),
         ({"seed": 1.5}, fo.ConfigurationError, "a seed is a whole number .* got 1.5"),

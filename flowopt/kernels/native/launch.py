@@ -7,6 +7,7 @@ from concurrent.futures import ThreadPoolExecutor, wait
 from functools import lru_cache
 from itertools import pairwise
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -15,6 +16,8 @@ from flowopt.kernels.native.trajectories import Layout
 
 # Pieces per thread: lanes that end early leave their thread with less to do than the others.
 PIECES_PER_THREAD = 8
+# Elements below which a second thread costs more than it brings.
+FEW_ELEMENTS = 1 << 15
 
 
 @lru_cache(maxsize=4)
@@ -78,3 +81,40 @@ def run_blocks(
         wait(tasks)
         raise
     return sum(task.result() for task in tasks)
+
+
+def run_chunks(code: Code, rows: np.ndarray, numbers: np.ndarray, ends: np.ndarray) -> None:
+    """Steps all chunks of a table.
+
+    Args:
+        code: The kernel.
+        rows: The table.
+        numbers: What all elements share; results are written behind it.
+        ends: Elements up to the end of each chunk.
+    """
+    count = len(rows)
+    total = int(ends[-1]) if count else 0
+    threads = min(torch.get_num_threads(), count, -(-total // FEW_ELEMENTS))
+    places = rows.ctypes.data, numbers.ctypes.data
+    # Inputs are read by all pieces, so results lie elsewhere and are written once.
+    if threads <= 1:
+        code.run(*places, 0, count, 1, 0)
+        return
+    shares = np.linspace(0, total, threads * PIECES_PER_THREAD + 1)[1:-1]
+    edges = np.unique([0, *np.searchsorted(ends, shares), count]).tolist()
+    pieces = iter(list(pairwise(edges)))
+
+    def work() -> None:
+        for first, last in pieces:
+            code.run(*places, first, last, int(first == 0), 0)
+
+    pool = _pool(os.getpid(), threads)
+    tasks = [pool.submit(work) for _ in range(threads)]
+    try:
+        wait(tasks)
+    except KeyboardInterrupt:
+        # Nobody may see tensors of which some are stepped and some are not.
+        wait(tasks)
+        raise
+    for task in tasks:
+        task.result()

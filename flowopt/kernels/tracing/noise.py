@@ -4,6 +4,7 @@ import math
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from flowopt.core.noise import LOW, MULTIPLIERS, ROUNDS, WEYL, WORDS
 from flowopt.kernels.scalar import Scalar
@@ -62,6 +63,49 @@ def random_array(
             high = lane.like(substep | (block >> 32) << 16)
             row += _numbers(kind, philox([low, lane, place, high], key))
         offset = first % WORDS
-        numbers += [value.index for value in row[offset : offset + count]]
+        for element, value in enumerate(row[offset : offset + count], start=first):
+            numbers.append(value.index)
+            program.notes[value.index] = f"{kind}(substep {substep}, element {element})"
     ids = np.array(numbers, dtype=np.int64).reshape((*shape, count))
     return Array(program, ids, torch.float64)
+
+
+@torch.library.custom_op("flowopt::normal_at", mutates_args=())
+def normal_at(seed: Tensor, trajectory: Tensor, step: Tensor, substep: int, at: Tensor) -> Tensor:
+    """Standard normals of elements by their index; only to be traced."""
+    raise NotImplementedError
+
+
+@torch.library.custom_op("flowopt::uniform_at", mutates_args=())
+def uniform_at(seed: Tensor, trajectory: Tensor, step: Tensor, substep: int, at: Tensor) -> Tensor:
+    """Uniforms on (0, 1) of elements by their index; only to be traced."""
+    raise NotImplementedError
+
+
+@normal_at.register_fake
+@uniform_at.register_fake
+def _shape(seed: Tensor, trajectory: Tensor, step: Tensor, substep: int, at: Tensor) -> Tensor:
+    return at.new_empty(at.shape, dtype=torch.float64)
+
+
+def random_at(
+    kind: str, seed: Array, trajectory: Array, step: Array, substep: int, at: Array
+) -> Array:
+    """The number of one element whose index is known when the kernel runs."""
+    ((key,), (lane,), (place,), (element,)) = (
+        array.scalars() for array in (seed, trajectory, step, at)
+    )
+    block = element.op("shr", WORDS.bit_length() - 1)
+    high = block.op("shr", 32).op("shl", 16) | substep
+    words = philox([block & LOW, lane & LOW, place & LOW, high], key)
+    within = element & (WORDS - 1)
+    second, odd = within > 1, (within & 1).equals(1)
+    a, b, c, d = ((word.to("f64") + 0.5) * 2.0**-32 for word in words)
+    if kind == "uniform":
+        number = second.where(odd.where(d, c), odd.where(b, a))
+    else:
+        length = (-2.0 * second.where(c, a).op("log")).op("sqrt")
+        turned = 2.0 * math.pi * second.where(d, b)
+        number = odd.where(turned.op("sin"), turned.op("cos")) * length
+    ids = np.full(at.shape, number.index, dtype=np.int64)
+    return Array(seed.program, ids, torch.float64)

@@ -24,7 +24,7 @@ from flowopt.kernels.tracing.arrays import (
     counted,
     filled,
 )
-from flowopt.kernels.tracing.noise import random_array
+from flowopt.kernels.tracing.noise import random_array, random_at
 from flowopt.kernels.tracing.operations import DECOMPOSED, ELEMENTWISE, Row
 
 ASKS_FOR_VALUE = (
@@ -242,6 +242,8 @@ class _Lowering:
             return self._indexed(name, values)
         if name.removeprefix("flowopt::") in ("normal.default", "uniform.default"):
             return random_array(name.removeprefix("flowopt::").removesuffix(".default"), *values)
+        if name in ("flowopt::normal_at.default", "flowopt::uniform_at.default"):
+            return random_at(name.removeprefix("flowopt::").removesuffix("_at.default"), *values)
         return self._made(name, values, out)
 
     def _made(self, name: str, values: list, out: Tensor) -> Array:

@@ -1,0 +1,205 @@
+"""A kernel's program for readers: one operation per line, named after the equation's symbols."""
+
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from typing import Any
+
+from torch.utils import _pytree as pytree
+
+from flowopt.kernels.engine import check_place, shared_places
+from flowopt.kernels.loop import Loop, as_loop
+from flowopt.kernels.native.machine import this_machine
+from flowopt.kernels.native.trajectories import print_trajectories
+from flowopt.kernels.program import FLOATS, Node
+from flowopt.kernels.step import Inputs, Traces, inputs_of
+
+INFIX = {
+    "add": "+",
+    "sub": "-",
+    "mul": "*",
+    "div": "/",
+    "lt": "<",
+    "le": "<=",
+    "eq": "==",
+    "ne": "!=",
+    "and": "and",
+    "or": "or",
+    "xor": "^",
+    "shl": "<<",
+    "shr": ">>",
+}
+TYPES = {"f64": "float64", "f32": "float32", "i64": "int64", "bool": "bool"}
+
+
+@dataclass(frozen=True)
+class Description:
+    """A step as a kernel has it; `str` is the program.
+
+    Attributes:
+        program: Operations in order: what is computed once, once per step, for every trajectory,
+            when a trajectory ends; then what the next step starts from. A prime marks new values.
+        llvm: LLVM IR of the whole loop, for this machine.
+    """
+
+    program: str
+    llvm: str
+
+    def __str__(self) -> str:
+        """The program."""
+        return self.program
+
+
+def describe(stepper: Any, carry: Any) -> Description:
+    """What a kernel for this stepper does in a step; nothing is compiled.
+
+    Args:
+        stepper: Joins flow, scheme, control, problem and noise.
+        carry: Where the trajectories are.
+
+    Raises:
+        UnfitError: There is no kernel for this stepper; the message says why.
+    """
+    check_place(stepper, carry)
+    inputs = inputs_of(stepper, carry)
+    traced = Traces().get(stepper, inputs).traced
+    loop = as_loop(traced, inputs.status, shared_places(inputs))
+    machine = this_machine()
+    llvm = print_trajectories(loop, machine.width, machine.vector_function).text
+    return Description(_Listing(loop, _names(stepper, inputs)).text(), llvm)
+
+
+class _Listing:
+    """Names and lines of a loop's values."""
+
+    def __init__(self, loop: Loop, names: list[list[str]]):
+        self.loop, self.program = loop, loop.program
+        self.names: dict[int, str] = {}
+        self.serial = 0
+        for index, node in enumerate(self.program.nodes):
+            if node.op == "input":
+                slot, element = node.data
+                # What a loss closes over comes after the inputs of the step.
+                known = names[slot] if slot < len(names) else None
+                self.names[index] = (
+                    known[element] if known else f"data_{slot - len(names)}[{element}]"
+                )
+        self.body = self._needed([loop.goes, *(c.going for c in loop.carried)])
+        self.end = set(self._needed(c.ending for c in loop.carried)) - set(self.body)
+        for carried in loop.carried:
+            self._name(carried.going, f"{self.names[carried.start]}'")
+        self._name(loop.goes, "goes_on")
+
+    def text(self) -> str:
+        """All sections that are not empty."""
+        loop = self.loop
+        used = sorted({*self.body, *self.end})
+        once = [i for i in used if i in loop.constant]
+        step = [i for i in self.body if i not in loop.constant]
+        sections = {
+            "once, before the first step": [i for i in once if i in loop.uniform],
+            "once for every trajectory": [i for i in once if i not in loop.uniform],
+            "once per step": [i for i in step if i in loop.uniform],
+            "for every trajectory, at every step": [i for i in step if i not in loop.uniform],
+            "for a trajectory that ends": [i for i in sorted(self.end) if i not in loop.constant],
+        }
+        # Numbers are given in order of appearance in the text, so sections are written in order.
+        written = {title: [*filter(None, map(self._line, v))] for title, v in sections.items()}
+        written["the next step starts from"] = self._carried()
+        return "\n\n".join(
+            "\n".join([f"# {title}", *lines]) for title, lines in written.items() if lines
+        )
+
+    def _carried(self) -> list[str]:
+        lines = []
+        for carried in self.loop.carried:
+            name, end = self.names[carried.start], self._of(carried.ending)
+            going = self._of(carried.going)
+            if carried.slot == self.loop.status:
+                lines.append(f"{name} = {end}, and goes on where goes_on")
+                continue
+            shared = "  (shared)" if carried.uniform else ""
+            kept = f"; {end} where it ends" if end != going else ""
+            lines.append(f"{name} = {going}{kept}{shared}")
+        return lines
+
+    def _needed(self, roots: Iterable[int]) -> list[int]:
+        return self.program.needed(roots, stop=self.program.notes)
+
+    def _name(self, index: int, name: str) -> None:
+        if index not in self.names and self.program.value(index) is None:
+            self.names[index] = name
+
+    def _of(self, index: int) -> str:
+        if index not in self.names:
+            node = self.program.nodes[index]
+            if node.op == "constant":
+                return f"{self.program.value(index):.17g}" if node.dtype in FLOATS else node.data
+            self.serial += 1
+            self.names[index] = f"%{self.serial}"
+        return self.names[index]
+
+    def _line(self, index: int) -> str:
+        node = self.program.nodes[index]
+        if node.op in ("constant", "input"):
+            return ""
+        note = self.program.notes.get(index)
+        right = note or self._operation(node)
+        return f"{self._of(index)} = {right}"
+
+    def _operation(self, node: Node) -> str:
+        operands = [self._of(a) for a in node.args]
+        if node.op in INFIX:
+            return f" {INFIX[node.op]} ".join(operands)
+        if node.op == "select":
+            return f"{operands[1]} if {operands[0]} else {operands[2]}"
+        if node.op in ("neg", "not"):
+            return {"neg": "-", "not": "not "}[node.op] + operands[0]
+        if node.op == "gather":
+            return f"gather({', '.join(operands)})"
+        name = {"convert": TYPES[node.dtype], "wrap": f"int{node.data}"}.get(node.op, node.op)
+        return f"{name}({', '.join(operands)})"
+
+
+def _names(stepper: Any, inputs: Inputs) -> list[list[str]]:
+    """Names of the elements of all inputs of a step."""
+    carry, surroundings = pytree.tree_unflatten(inputs.tensors, inputs.spec)
+    state, evaluation = carry.state, carry.evaluation
+    named_state = replace(
+        state,
+        variables={name: _leaves(name, leaves) for name, leaves in state.variables.items()},
+        scalars={name: name for name in state.scalars},
+        time="t",
+        step="step",
+    )
+    named = replace(
+        carry,
+        state=named_state,
+        evaluation=replace(evaluation, loss="loss", gradient=_leaves("g", evaluation.gradient)),
+        step_size="step_size",
+        memory=tuple(f"memory_{place}" for place in range(len(carry.memory))),
+        status="status",
+        gradients="gradients",
+        rejected="rejected",
+    )
+    around: dict[str, Any] = {
+        part: {name: name if part == "hyperparameters" else f"{part}_{name}" for name in held}
+        for part, held in surroundings.items()
+        if isinstance(held, dict)
+    }
+    ends = {"end_time": stepper.end_time, "last_step": stepper.last_step}
+    around["ends"] = [name for name, tensor in ends.items() if tensor is not None]
+    if "noise" in surroundings:
+        around["noise"] = ["seed", "trajectory"]
+    names = pytree.tree_leaves((named, {part: around[part] for part in surroundings}))
+    found = []
+    for place, name in enumerate(names):
+        lane = inputs.lanes[place]
+        shape = inputs.rest(place) if lane else tuple(inputs.tensors[place].shape)
+        found.append([f"{name}_{e}" for e in range(math.prod(shape))] if shape else [name])
+    return found
+
+
+def _leaves(name: str, leaves: tuple) -> tuple[str, ...]:
+    """Leaves of one element each are coordinates; a single leaf has its elements numbered."""
+    return (name,) if len(leaves) == 1 else tuple(f"{name}_{i}" for i in range(len(leaves)))

@@ -1,0 +1,342 @@
+"""Steps of an optimizer as native kernels: one launch for all tensors of a group."""
+
+from collections import OrderedDict
+from collections.abc import Callable, Hashable, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from flowopt.controls import Constant
+from flowopt.core.evaluation import Evaluation
+from flowopt.core.interfaces import Noise, Scheme
+from flowopt.core.noise import PhiloxNoise
+from flowopt.core.state import Leaves, State
+from flowopt.errors import CompatibilityError
+from flowopt.flows import EquationFlow
+from flowopt.kernels import UnfitError
+from flowopt.kernels.step import frozen
+from flowopt.kernels.update import SIZES, ElementNoise, Table, Update, build_update, chunks
+from flowopt.stepper import Carry, Stepper
+from flowopt.symbolic.language import total
+
+MOST_UPDATES = 64
+# Elements with which a new kernel is compared with eager torch.
+CHECKED = 8
+TOLERANCES = {torch.float64: 1e-9, torch.float32: 1e-4}
+
+# Other classes of tensors may keep their numbers elsewhere.
+PLAIN = (Tensor, torch.nn.Parameter, torch.nn.Buffer)
+NOT_ALIKE = (
+    "compile=True: a parameter, its gradient and its state are plain tensors of one shape and one "
+    "dtype on the CPU: use compile=False, or make the optimizer after parameters have changed"
+)
+SHARED = "compile=True: parameters, gradients or states share memory: use compile=False"
+
+_known: OrderedDict[Hashable, tuple[Update, list]] = OrderedDict()
+
+
+class Plan(NamedTuple):
+    """How a group is stepped; the control only judges the step size."""
+
+    flow: EquationFlow
+    scheme: Scheme
+    step_size: Tensor
+    control: Constant
+    maximize: bool
+
+
+def advanced(plan: Plan, state: State, evaluation: Evaluation, noise: Noise, oracle: Any) -> Carry:
+    """One step of a group."""
+    stepper = Stepper(plan.flow, plan.scheme, oracle, noise, plan.control, observed=False)
+    none = torch.zeros_like(state.step)
+    return stepper.advance(Carry(state, evaluation, plan.step_size, (), none, none, none))
+
+
+class NativeSteps:
+    """Kernels and tables of one optimizer; all of it can be made again."""
+
+    def __init__(self):
+        """See the class."""
+        self._updates: dict[tuple, tuple[Update, Plan]] = {}
+        self._tensors: dict[tuple, Tensors] = {}
+        self._plans: dict[int, tuple[tuple, Prepared]] = {}
+
+    def prepared(self, place: int, values: tuple, make: Callable[[], Plan]) -> "Prepared":
+        """The plan of a group, made again when its values change."""
+        known = self._plans.get(place)
+        if known is None or known[0] != values:
+            plan = make()
+            hyperparameters = plan.flow.hyperparameters.values()
+            settings = [*(value.item() for value in hyperparameters), plan.step_size.item()]
+            known = values, Prepared(plan, settings, plan.flow.uses_loss)
+            if all(_plain(value) for value in values):
+                self._plans[place] = known
+        return known[1]
+
+    def step(
+        self,
+        place: int,
+        plan: Plan,
+        columns: Sequence[list[Tensor]],
+        offsets: Sequence[int],
+        numbers: Sequence[float | int],
+    ) -> list[float | int]:
+        """Steps tensors in place.
+
+        Args:
+            place: Of the group.
+            plan: How it is stepped.
+            columns: The variables of the flow, then the gradients before their sign.
+            offsets: Index of the first element of each tensor among all.
+            numbers: What all elements share, in the order of `_types`.
+
+        Returns:
+            The numbers after the step.
+
+        Raises:
+            CompatibilityError: The step does not fit a kernel; nothing has been stepped.
+        """
+        kinds = [tensor.dtype for tensor in columns[0]]
+        work = []
+        for dtype in sorted(set(kinds), key=str):
+            update = self._update(plan, dtype)
+            chosen = [i for i, kind in enumerate(kinds) if kind == dtype]
+            whole = len(chosen) == len(kinds)
+            own = columns if whole else [[c[i] for i in chosen] for c in columns]
+            tensors = self._tensors.setdefault((place, dtype, len(columns)), Tensors())
+            tensors.take(own, offsets if whole else [offsets[i] for i in chosen], update)
+            work.append((tensors, update))
+        results = [tensors.run(update, numbers) for tensors, update in work]
+        return results[0]
+
+    def _update(self, plan: Plan, dtype: torch.dtype) -> Update:
+        key = (id(plan.flow.equations), id(plan.scheme), plan.maximize, dtype)
+        if key not in self._updates:
+            # The plan is kept, so that no other object takes the place of its parts.
+            self._updates[key] = _checked(plan, dtype), plan
+        return self._updates[key][0]
+
+
+class Prepared(NamedTuple):
+    """A plan with its numbers, hyperparameters first, and whether it needs the loss."""
+
+    plan: Plan
+    settings: list[float]
+    uses_loss: bool
+
+
+def _plain(value: object) -> bool:
+    """Whether a value can not change without becoming another."""
+    if isinstance(value, tuple):
+        return all(_plain(item) for item in value)
+    return value is None or isinstance(value, bool | int | float)
+
+
+def _types(plan: Plan) -> list[torch.dtype]:
+    whole, real = torch.int64, torch.float64
+    reals = len(plan.flow.hyperparameters) + 2
+    return [*[real] * (len(plan.flow.scalars) + 1), whole, *[real] * reals, whole, whole]
+
+
+def _step_function(plan: Plan) -> Callable[..., list[Tensor]]:
+    """A step of one element as a function of columns, index and numbers."""
+    variables, scalars = plan.flow.variables, plan.flow.scalars
+
+    def function(*tensors: Tensor) -> list[Tensor]:
+        count = len(variables)
+        leaves, gradient, element = tensors[:count], tensors[count], tensors[count + 1]
+        rest = list(tensors[count + 2 :])
+        values = [rest.pop(0) for _ in scalars]
+        time, step = rest.pop(0), rest.pop(0)
+        settings = {name: rest.pop(0) for name in plan.flow.hyperparameters}
+        step_size, loss, seed, first = rest
+        state = State(
+            {name: (leaf,) for name, leaf in zip(variables, leaves, strict=True)},
+            dict(zip(scalars, values, strict=True)),
+            time,
+            step,
+        )
+        own = plan._replace(flow=plan.flow.with_hyperparameters(**settings), step_size=step_size)
+        evaluation = Evaluation(loss, (-gradient if plan.maximize else gradient,))
+        carry = advanced(own, state, evaluation, ElementNoise(seed, element, first), _NoOracle())
+        after = carry.state
+        if carry.evaluation is not None:
+            raise UnfitError("the step ends with a gradient")
+        return [
+            *(after.variables[name][0] for name in variables),
+            gradient,
+            element,
+            *(after.scalars[name] for name in scalars),
+            after.time,
+            after.step,
+            *tensors[count + 2 + len(scalars) + 2 :],
+        ]
+
+    return function
+
+
+class _NoOracle:
+    """Nobody to ask for a gradient within a step."""
+
+    def evaluate(self, position: Leaves, sample: object) -> Evaluation:
+        """Raises `UnfitError`."""
+        raise UnfitError("the scheme evaluates gradients within the step")
+
+
+def _checked(plan: Plan, dtype: torch.dtype) -> Update:
+    """The kernel of a plan, compared with eager torch when it is made."""
+    flow, scheme, kept = plan.flow, plan.scheme, []
+    if any(
+        formula.has(total)
+        for term in flow.equations.terms
+        for formula in (*term.drift.values(), *term.diffusion.values())
+    ):
+        raise UnfitError(f"flow {flow.name!r} sums over elements")
+    held = any(isinstance(value, Tensor) for value in getattr(scheme, "__dict__", {}).values())
+    what = id(scheme) if held else frozen(scheme, kept)
+    key = (flow.equations, flow.name, flow.per_step, what, plan.maximize, dtype)
+    if key not in _known:
+        columns = len(flow.variables) + 1
+        update = build_update(_step_function(plan), columns, _types(plan), dtype)
+        _compare(update, plan, dtype)
+        _known[key] = update, [kept, scheme]
+        while len(_known) > MOST_UPDATES:
+            _known.popitem(last=False)
+    _known.move_to_end(key)
+    return _known[key][0]
+
+
+def _compare(update: Update, plan: Plan, dtype: torch.dtype) -> None:
+    """Raises `UnfitError` unless a kernel agrees with eager torch on a few numbers."""
+    line = torch.linspace(0.3, 0.9, CHECKED, dtype=dtype)
+    offsets, sizes = (1, 6), (5, CHECKED - 5)
+    gradient = tuple(part.clone() for part in (0.7 - line).split(sizes))
+    variables = {
+        name: tuple(part.clone() for part in (line / (place + 1)).split(sizes))
+        for place, name in enumerate(plan.flow.variables)
+    }
+    half = torch.tensor(0.5, dtype=torch.float64)
+    state = State(variables, dict.fromkeys(plan.flow.scalars, half), half, torch.tensor(3))
+    noise = PhiloxNoise(torch.tensor(11), torch.tensor(0), offsets)
+    signed = tuple(-g for g in gradient) if plan.maximize else gradient
+    expected = advanced(plan, state, Evaluation(half, signed), noise, _NoOracle()).state
+    tensors, settings = Tensors(), plan.flow.hyperparameters.values()
+    tensors.take([list(leaves) for leaves in (*variables.values(), gradient)], offsets, update)
+    shared = [*state.scalars.values(), half, state.step, *settings, plan.step_size, half]
+    numbers = tensors.run(update, [*(value.item() for value in shared), 11, offsets[0]])
+    after = [*expected.scalars.values(), expected.time, expected.step]
+    pairs = list(zip(torch.tensor(numbers, dtype=torch.float64), after, strict=False))
+    for name, leaves in variables.items():
+        pairs += zip(leaves, expected.variables[name], strict=True)
+    for ours, theirs in pairs:
+        tolerance = TOLERANCES[dtype]
+        if not torch.allclose(
+            ours.double(), theirs.double(), rtol=tolerance, atol=tolerance, equal_nan=True
+        ):
+            raise UnfitError(
+                "a step of the kernel differs from eager torch: does it depend on other elements "
+                "or on numbers that change?"
+            )
+
+
+class Tensors:
+    """The tensors of a group: where they were at the last step, and what is to be stepped now."""
+
+    def __init__(self):
+        """See the class."""
+        self._key: tuple | None = None
+        self._starts = self._ends = np.empty(0, dtype=np.int64)
+        self._table: Table | None = None
+        self._copies: list[tuple[Tensor, Tensor]] = []
+        self._moved: Sequence[Tensor] = ()
+        self._held: Sequence[list[Tensor]] = ()
+
+    def take(self, columns: Sequence[list[Tensor]], offsets: Sequence[int], update: Update) -> None:
+        """Looks where tensors lie; those that are not contiguous are copied.
+
+        Raises:
+            CompatibilityError: Tensors do not belong together, or share memory.
+        """
+        self._moved = columns[0]
+        columns, self._copies = _contiguous(columns, update)
+        # Addresses in the table keep no copy in memory.
+        self._held = columns
+        size, gradients = SIZES[update.dtype], columns[-1]
+        counts = np.array([*map(Tensor.numel, columns[0])], dtype=np.int64)
+        addresses = np.array([[*map(Tensor.data_ptr, c)] for c in columns], dtype=np.int64)
+        key = (addresses[:-1].tobytes(), counts.tobytes(), tuple(offsets), update.written)
+        table = self._table
+        if table is None or key != self._key:
+            _check_alike(columns, update.dtype)
+            written = addresses[np.flatnonzero(update.written)]
+            self._starts, self._ends = _spans(written, counts * size)
+            places = np.asarray(offsets, dtype=np.int64)
+            table = chunks(addresses, counts, places, size)
+            self._table, self._key = table, key
+        kinds = {gradient.dtype for gradient in gradients}
+        if list(map(Tensor.numel, gradients)) != counts.tolist() or kinds != {update.dtype}:
+            raise CompatibilityError(NOT_ALIKE)
+        _check_apart(self._starts, self._ends, addresses[-1], counts * size)
+        table.move(len(columns) - 1, addresses[-1])
+
+    def run(self, update: Update, numbers: Sequence[float | int]) -> list[float | int]:
+        """One step of all tensors; returns the numbers after it."""
+        assert self._table is not None
+        results = update.run(self._table, numbers)
+        for tensor, copy in self._copies:
+            tensor.copy_(copy)
+        # Autograd is told, as by any operation in place.
+        torch.autograd.graph.increment_version(self._moved)
+        self._copies, self._moved, self._held = [], (), ()
+        return results
+
+
+def _contiguous(
+    columns: Sequence[list[Tensor]], update: Update
+) -> tuple[list[list[Tensor]], list[tuple[Tensor, Tensor]]]:
+    """Columns of contiguous tensors, and which of them are to be copied back."""
+    copies, found = [], []
+    for column, written in zip(columns, update.written, strict=True):
+        if not all(map(Tensor.is_contiguous, column)) or any(map(Tensor.is_neg, column)):
+            own = [tensor.resolve_neg().contiguous() for tensor in column]
+            if written:
+                copies += [(t, c) for t, c in zip(column, own, strict=True) if c is not t]
+            column = own
+        found.append(column)
+    return found, copies
+
+
+def _check_alike(columns: Sequence[list[Tensor]], dtype: torch.dtype) -> None:
+    """Raises `CompatibilityError` unless all tensors of a leaf have one shape and type."""
+    shapes = [tensor.shape for tensor in columns[0]]
+    for column in columns:
+        fits = all(type(t) in PLAIN and t.dtype == dtype and t.device.type == "cpu" for t in column)
+        if not fits or [tensor.shape for tensor in column] != shapes:
+            raise CompatibilityError(NOT_ALIKE)
+
+
+def _spans(addresses: np.ndarray, sizes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Where memory that is written begins and ends, in order.
+
+    Raises:
+        CompatibilityError: Two tensors share memory.
+    """
+    starts = addresses.ravel()
+    ends = (addresses + sizes).ravel()
+    order = np.argsort(starts, kind="stable")
+    order = order[ends[order] > starts[order]]
+    if (starts[order][1:] < ends[order][:-1]).any():
+        raise CompatibilityError(SHARED)
+    return starts[order], ends[order]
+
+
+def _check_apart(
+    starts: np.ndarray, ends: np.ndarray, gradients: np.ndarray, sizes: np.ndarray
+) -> None:
+    """Raises `CompatibilityError` where a gradient lies in memory that is written."""
+    if len(starts):
+        before = np.searchsorted(starts, gradients + sizes, side="left") - 1
+        if ((before >= 0) & (ends[before] > gradients) & (sizes > 0)).any():
+            raise CompatibilityError(SHARED)
