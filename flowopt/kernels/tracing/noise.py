@@ -73,13 +73,13 @@ def random_array(
 @torch.library.custom_op("flowopt::normal_at", mutates_args=())
 def normal_at(seed: Tensor, trajectory: Tensor, step: Tensor, substep: int, at: Tensor) -> Tensor:
     """Standard normals of elements by their index; only to be traced."""
-    raise NotImplementedError
+    raise RuntimeError("this operation is traced, never run")
 
 
 @torch.library.custom_op("flowopt::uniform_at", mutates_args=())
 def uniform_at(seed: Tensor, trajectory: Tensor, step: Tensor, substep: int, at: Tensor) -> Tensor:
     """Uniforms on (0, 1) of elements by their index; only to be traced."""
-    raise NotImplementedError
+    raise RuntimeError("this operation is traced, never run")
 
 
 @normal_at.register_fake

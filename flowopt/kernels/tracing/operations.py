@@ -8,7 +8,7 @@ import math
 from collections.abc import Callable
 from typing import NamedTuple
 
-from flowopt.kernels.program import UnfitError
+from flowopt.kernels.program import FUNCTIONS, UnfitError
 from flowopt.kernels.scalar import (
     Scalar,
     call,
@@ -161,6 +161,8 @@ def _log_sigmoid_backward(gradient: Scalar, x: Scalar, buffer: object = None) ->
     return gradient * (1.0 - sigmoid(x))
 
 
+UNARY_FUNCTIONS = tuple(name for name, operands in FUNCTIONS.items() if operands == 1)
+
 ELEMENTWISE: dict[str, Row] = {
     # + - * / and powers
     "add.Tensor": Row(_scaled(lambda a, b: a + b)),
@@ -194,34 +196,7 @@ ELEMENTWISE: dict[str, Row] = {
     # functions
     **{
         f"{name}.default": Row(call(name))
-        for name in [
-            "exp",
-            "expm1",
-            "exp2",
-            "log",
-            "log1p",
-            "log2",
-            "log10",
-            "sin",
-            "cos",
-            "tan",
-            "asin",
-            "acos",
-            "atan",
-            "sinh",
-            "cosh",
-            "tanh",
-            "asinh",
-            "acosh",
-            "atanh",
-            "erf",
-            "erfc",
-            "lgamma",
-            "floor",
-            "ceil",
-            "trunc",
-            "round",
-        ]
+        for name in (*UNARY_FUNCTIONS, "floor", "ceil", "trunc", "round")
     },
     "atan2.default": Row(call("atan2")),
     "hypot.default": Row(call("hypot")),
