@@ -85,7 +85,7 @@ def test_records_are_taken_at_accepted_steps_of_each_trajectory():
         assert (known.diff() > 0).all()
 
 
-def _by_hand(start, tolerance):
+def _by_hand(start, tolerance, first_step=None, end=10.0):
     """Accepted times of one trajectory, by a controller in plain Python numbers."""
     tableau = TABLEAUX["dopri5"]
     frequencies = [1.0, 4.0]
@@ -98,10 +98,10 @@ def _by_hand(start, tolerance):
         return math.sqrt(sum((x / s) ** 2 for x, s in zip(v, scale, strict=True)) / len(v))
 
     z, time, previous, failed, times = [*start, 0.0, 0.0], 0.0, 1.0, False, []
-    step = 0.01 * norm(z, z, z) / norm(slope(z), z, z)
-    while time < 10.0:
-        last = step >= (10.0 - time) * (1 - 1e-12)
-        step = 10.0 - time if last else step
+    step = first_step or 0.01 * norm(z, z, z) / norm(slope(z), z, z)
+    while time < end:
+        last = step * (1 + 1e-6) >= end - time
+        step = end - time if last else step
         slopes = []
         for row in tableau.stages:
             point = [
@@ -113,7 +113,7 @@ def _by_hand(start, tolerance):
         defect = [step * sum(d * k[i] for d, k in zip(gaps, slopes, strict=True)) for i in range(4)]
         error = max(norm(defect, z, point), 1e-10)
         if error <= 1.0:
-            time, z = (10.0 if last else time + step), point
+            time, z = (end if last else time + step), point
             times.append(time)
             factor = min(max(0.9 * error ** (-0.7 / 5) * previous ** (0.4 / 5), 0.2), 5.0)
             factor, previous, failed = min(factor, 1.0) if failed else factor, error, False
@@ -128,6 +128,18 @@ def test_the_accepted_times_are_those_of_a_controller_in_plain_numbers():
     times = solution.times["position"][1:]
     expected = torch.tensor(_by_hand(START[0].tolist(), 1e-4), dtype=torch.float64)
     torch.testing.assert_close(times, expected, rtol=1e-9, atol=0)
+
+
+def test_a_step_is_accepted_up_to_the_tolerance_and_not_beyond():
+    """First steps so close together that some errors lie just above 1 and some just below."""
+    for first_step in torch.logspace(-0.8, 0.0, 21, base=10.0, dtype=torch.float64).tolist():
+        solution = solve(
+            START[0], tolerance=1e-4, first_step=first_step, duration=2.0, record={"position": 1}
+        )
+        expected = _by_hand(START[0].tolist(), 1e-4, first_step, 2.0)
+        times = solution.times["position"][1:].tolist()
+        assert len(times) == len(expected)
+        assert math.isclose(times[0], expected[0], rel_tol=1e-9)
 
 
 def test_a_scheme_without_an_error_estimate_is_refused():
