@@ -1,19 +1,24 @@
 """FlowOptimizer: the same numbers as integrate, and the manners of a torch optimizer."""
 
-import copy
-import io
 import math
-import pickle
 
 import pytest
 import torch
-from torch import nn
 from torch.nn.functional import cross_entropy
 
 import flowopt as fo
 from flowopt.optim import FlowOptimizer
+from tests.reference.optimizers import (
+    PRESETS,
+    STEP_SIZE,
+    assert_identical,
+    langevin,
+    langevin_optimizer,
+    two_groups,
+)
 from tests.reference.training import (
     STEPS,
+    closure_of,
     flat_parameters,
     flat_position,
     small_data,
@@ -21,29 +26,6 @@ from tests.reference.training import (
     small_problem,
     train,
 )
-
-STEP_SIZE = 0.2
-PRESETS = [
-    (fo.optim.SGD, {"lr": 0.1, "momentum": 0.9, "nesterov": True}),
-    (fo.optim.Adam, {"lr": 1e-2}),
-    (fo.optim.AdamW, {"lr": 1e-2}),
-    (fo.optim.RMSprop, {"lr": 1e-3, "centered": True, "momentum": 0.9}),
-    (fo.optim.Adagrad, {"lr": 1e-2, "lr_decay": 0.1}),
-]
-
-
-def langevin():
-    return fo.flows.langevin(friction=1.0, temperature=1e-3)
-
-
-def langevin_optimizer(module, seed=3):
-    return FlowOptimizer(
-        module.parameters(), langevin(), fo.Splitting("BAOA"), lr=STEP_SIZE, seed=seed
-    )
-
-
-def assert_identical(found, expected):
-    assert torch.equal(found, expected)
 
 
 def assert_equal(found, expected):
@@ -76,16 +58,6 @@ def test_a_word_that_needs_gradients_within_the_step_takes_them_from_the_closure
         langevin(), scheme, problem, problem.start(), step_size=STEP_SIZE, steps=30
     )
     assert_identical(flat_parameters(module), flat_position(solution.position))
-
-
-def closure_of(module, optimizer, inputs, targets):
-    def closure():
-        optimizer.zero_grad()
-        loss = cross_entropy(module(inputs), targets)
-        loss.backward()
-        return loss
-
-    return closure
 
 
 def test_a_runge_kutta_method_takes_its_stages_from_the_closure():
@@ -197,11 +169,6 @@ def test_the_learning_rate_may_be_a_tensor(preset, settings):
     assert_identical(train(module, ours, steps=20), train(other, plain, steps=20))
 
 
-def two_groups(module, lr):
-    first, last = module[0].parameters(), module[2].parameters()
-    return [{"params": first, "lr": lr}, {"params": last, "weight_decay": 0.1}]
-
-
 @pytest.mark.parametrize(("preset", "settings"), PRESETS)
 def test_groups_have_settings_of_their_own(preset, settings):
     module, theirs = small_network(), small_network()
@@ -287,219 +254,6 @@ def test_a_step_leaves_the_gradients_alone():
     optimizer.step()
     for parameter, gradient in zip(module.parameters(), before, strict=True):
         assert torch.equal(parameter.grad, gradient)
-
-
-def through_state_dict(optimizer, module):
-    fresh = rebuilt(optimizer, module)
-    fresh.load_state_dict(optimizer.state_dict())
-    return fresh
-
-
-def through_file(optimizer, module):
-    file = io.BytesIO()
-    torch.save(optimizer.state_dict(), file)
-    file.seek(0)
-    fresh = rebuilt(optimizer, module)
-    fresh.load_state_dict(torch.load(file, weights_only=True))
-    return fresh
-
-
-def rebuilt(optimizer, module):
-    """A new optimizer of the same kind, as a program that starts again makes it."""
-    if isinstance(optimizer, fo.optim.presets.Preset):
-        settings = dict(PRESETS)[type(optimizer)]
-        return type(optimizer)(module.parameters(), **settings)
-    return langevin_optimizer(module)
-
-
-KINDS = [
-    *(pytest.param(lambda m, p=p, s=s: p(m.parameters(), **s), id=p.__name__) for p, s in PRESETS),
-    pytest.param(langevin_optimizer, id="langevin with noise"),
-]
-
-
-@pytest.mark.parametrize("make", KINDS)
-@pytest.mark.parametrize("passage", [through_state_dict, through_file])
-def test_a_restored_optimizer_continues_identically(make, passage):
-    whole = small_network()
-    expected = train(whole, make(whole), steps=20)
-    module = small_network()
-    optimizer = make(module)
-    train(module, optimizer, steps=11)
-    resumed = small_network()
-    resumed.load_state_dict(module.state_dict())
-    assert_identical(train(resumed, passage(optimizer, resumed), steps=9, first=11), expected)
-
-
-@pytest.mark.parametrize("make", KINDS)
-@pytest.mark.parametrize(
-    "duplicate",
-    [copy.deepcopy, lambda pair: pickle.loads(pickle.dumps(pair))],
-    ids=["deepcopy", "pickle"],
-)
-def test_a_copy_continues_identically(make, duplicate):
-    whole = small_network()
-    expected = train(whole, make(whole), steps=20)
-    module = small_network()
-    optimizer = make(module)
-    train(module, optimizer, steps=11)
-    # Parameters and optimizer travel together, as in a checkpoint of both.
-    copied_module, copied_optimizer = duplicate((module, optimizer))
-    assert_identical(train(copied_module, copied_optimizer, steps=9, first=11), expected)
-
-
-def test_noise_continues_where_it_was_with_a_word_that_keeps_a_gradient():
-    inputs, targets = small_data()
-
-    def run(module, optimizer, steps):
-        for _ in range(steps):
-            optimizer.step(closure_of(module, optimizer, inputs, targets))
-        return flat_parameters(module)
-
-    def make(module):
-        return FlowOptimizer(module.parameters(), langevin(), fo.Splitting("BAOAB"), lr=0.2, seed=7)
-
-    whole = small_network()
-    expected = run(whole, make(whole), 10)
-    module = small_network()
-    optimizer = make(module)
-    run(module, optimizer, 6)
-    resumed = small_network()
-    resumed.load_state_dict(module.state_dict())
-    again = make(resumed)
-    again.load_state_dict(optimizer.state_dict())
-    assert_identical(run(resumed, again, 4), expected)
-
-
-def test_the_state_of_a_parameter_holds_only_tensors_of_its_shape():
-    module = small_network()
-    optimizer = fo.optim.Adam(module.parameters())
-    train(module, optimizer, steps=2)
-    for parameter, kept in optimizer.state.items():
-        assert {name: tuple(value.shape) for name, value in kept.items()} == dict.fromkeys(
-            ("m", "v"), tuple(parameter.shape)
-        )
-
-
-def test_without_a_seed_the_noise_is_that_of_torch():
-    ends = []
-    for seed in (None, 1234):
-        torch.manual_seed(1234)
-        module = small_network()
-        torch.manual_seed(1234)
-        ends.append(train(module, langevin_optimizer(module, seed), steps=3))
-    assert_identical(*ends)
-
-
-def test_a_restored_optimizer_has_the_seed_of_the_one_that_was_saved():
-    def optimizer(module, seed):
-        torch.manual_seed(seed)
-        return langevin_optimizer(module, seed=None)
-
-    module = small_network()
-    saved = optimizer(module, 11)
-    train(module, saved, steps=3)
-    resumed = small_network()
-    again = optimizer(resumed, 22)
-    resumed.load_state_dict(module.state_dict())
-    again.load_state_dict(saved.state_dict())
-    assert_identical(
-        train(resumed, again, steps=3, first=3), train(module, saved, steps=3, first=3)
-    )
-
-
-@pytest.mark.parametrize(
-    ("preset", "settings", "message"),
-    [
-        ("SGD", {"lr": -1.0}, "Invalid learning rate: -1.0"),
-        ("SGD", {"momentum": -0.5}, "Invalid momentum value: -0.5"),
-        ("SGD", {"weight_decay": -1.0}, "Invalid weight_decay value: -1.0"),
-        ("SGD", {"nesterov": True}, "Nesterov momentum requires a momentum and zero dampening"),
-        ("Adam", {"lr": -1.0}, "Invalid learning rate: -1.0"),
-        ("Adam", {"betas": (1.0, 0.9)}, "Invalid beta parameter at index 0: 1.0"),
-        ("Adam", {"betas": (0.9, -0.1)}, "Invalid beta parameter at index 1: -0.1"),
-        ("AdamW", {"eps": -1e-8}, "Invalid epsilon value: -1e-08"),
-        ("AdamW", {"weight_decay": -1.0}, "Invalid weight_decay value: -1.0"),
-        ("RMSprop", {"alpha": -0.1}, "Invalid alpha value: -0.1"),
-        ("RMSprop", {"momentum": -0.1}, "Invalid momentum value: -0.1"),
-        ("Adagrad", {"lr_decay": -0.1}, "Invalid lr_decay value: -0.1"),
-        ("Adagrad", {"initial_accumulator_value": -0.1}, "Invalid initial_accumulator_value value"),
-    ],
-)
-def test_wrong_settings_are_refused_in_the_words_of_torch(preset, settings, message):
-    parameters = list(small_network().parameters())
-    with pytest.raises(ValueError, match=f"^{message}") as theirs:
-        getattr(torch.optim, preset)(parameters, **settings)
-    with pytest.raises(fo.ConfigurationError, match=f"^{message}") as ours:
-        getattr(fo.optim, preset)(parameters, **settings)
-    assert isinstance(ours.value, ValueError)
-    assert str(ours.value).startswith(str(theirs.value))
-
-
-def test_a_learning_rate_that_a_schedule_makes_negative_is_refused():
-    module = small_network()
-    optimizer = fo.optim.SGD(module.parameters(), lr=0.1)
-    module(small_data()[0]).sum().backward()
-    optimizer.param_groups[0]["lr"] = -0.1
-    with pytest.raises(fo.ConfigurationError, match="Invalid learning rate: -0.1"):
-        optimizer.step()
-
-
-def test_an_unknown_argument_is_refused():
-    with pytest.raises(TypeError, match="learning_rate"):
-        fo.optim.Adam(small_network().parameters(), learning_rate=1e-3)
-
-
-@pytest.mark.parametrize("option", ["foreach"])
-def test_what_this_version_lacks_is_refused(option):
-    with pytest.raises(fo.CompatibilityError, match=f"{option}=True"):
-        fo.optim.Adam(small_network().parameters(), **{option: True})
-
-
-def test_a_sparse_gradient_is_refused():
-    table = nn.Embedding(4, 2, sparse=True)
-    table(torch.tensor([1])).sum().backward()
-    with pytest.raises(fo.CompatibilityError, match="sparse gradients are not supported"):
-        fo.optim.SGD(table.parameters(), lr=0.1).step()
-
-
-@pytest.mark.parametrize("dtype", [torch.complex64, torch.int64])
-def test_a_parameter_that_is_not_real_and_floating_is_refused(dtype):
-    parameter = nn.Parameter(torch.zeros(2, dtype=dtype), requires_grad=dtype.is_complex)
-    with pytest.raises(fo.CompatibilityError, match="only real floating parameters move"):
-        fo.optim.SGD([parameter])
-
-
-def test_several_groups_need_a_word_without_gradients_inside():
-    with pytest.raises(fo.CompatibilityError, match="in one group"):
-        FlowOptimizer(two_groups(small_network(), 0.1), langevin(), fo.Splitting("BAOAB"))
-
-
-def test_a_hyperparameter_per_trajectory_is_refused():
-    flow = fo.flows.heavy_ball(friction=torch.tensor([1.0, 2.0]))
-    with pytest.raises(fo.ConfigurationError, match=r"one network: .* shape \(2,\)"):
-        FlowOptimizer(small_network().parameters(), flow, fo.Splitting("OBA"))
-
-
-@pytest.mark.parametrize("name", ["lr", "maximize", "seed", "step", "time", "params"])
-@pytest.mark.parametrize("role", ["hyperparameter", "scalar"])
-def test_a_name_that_means_something_else_in_a_group_is_refused(name, role):
-    lines = f"U: d{name}/dt = 1\nscalar {name}" if role == "scalar" else f"parameter {name} = 2"
-    flow = fo.Flow.from_text(f"A: dtheta/dt = -{name}*g\n{lines}")
-    word = fo.Splitting("UA" if role == "scalar" else "A")
-    with pytest.raises(fo.CompatibilityError, match=f"uses the names \\['{name}'\\]"):
-        FlowOptimizer(small_network().parameters(), flow, word)
-
-
-def test_a_variable_may_not_be_called_step():
-    flow = fo.Flow.from_text("M: dstep/dt = g\nA: dtheta/dt = -step")
-    with pytest.raises(fo.CompatibilityError, match=r"uses the names \['step'\]"):
-        FlowOptimizer(small_network().parameters(), flow, fo.Splitting("MA"))
-
-
-def test_a_word_that_does_not_fit_its_flow_is_refused_at_once():
-    with pytest.raises(fo.CompatibilityError, match=r"leaves out \['O'\]"):
-        FlowOptimizer(small_network().parameters(), fo.flows.heavy_ball(), fo.Splitting("BA"))
 
 
 LATE = 280

@@ -54,3 +54,17 @@ def train(
         if scheduler:
             scheduler.step()
     return flat_parameters(module)
+
+
+def closure_of(
+    module: nn.Module, optimizer: torch.optim.Optimizer, inputs: Tensor, targets: Tensor
+) -> Callable[[], Tensor]:
+    """A closure of the full batch, as torch's optimizers take it."""
+
+    def closure():
+        optimizer.zero_grad()
+        loss = cross_entropy(module(inputs), targets)
+        loss.backward()
+        return loss
+
+    return closure

@@ -1,0 +1,107 @@
+"""What an optimizer refuses, in words."""
+
+import pytest
+import torch
+from torch import nn
+
+import flowopt as fo
+from flowopt.optim import FlowOptimizer
+from tests.reference.optimizers import langevin, two_groups
+from tests.reference.training import (
+    small_data,
+    small_network,
+)
+
+
+@pytest.mark.parametrize(
+    ("preset", "settings", "message"),
+    [
+        ("SGD", {"lr": -1.0}, "Invalid learning rate: -1.0"),
+        ("SGD", {"momentum": -0.5}, "Invalid momentum value: -0.5"),
+        ("SGD", {"weight_decay": -1.0}, "Invalid weight_decay value: -1.0"),
+        ("SGD", {"nesterov": True}, "Nesterov momentum requires a momentum and zero dampening"),
+        ("Adam", {"lr": -1.0}, "Invalid learning rate: -1.0"),
+        ("Adam", {"betas": (1.0, 0.9)}, "Invalid beta parameter at index 0: 1.0"),
+        ("Adam", {"betas": (0.9, -0.1)}, "Invalid beta parameter at index 1: -0.1"),
+        ("AdamW", {"eps": -1e-8}, "Invalid epsilon value: -1e-08"),
+        ("AdamW", {"weight_decay": -1.0}, "Invalid weight_decay value: -1.0"),
+        ("RMSprop", {"alpha": -0.1}, "Invalid alpha value: -0.1"),
+        ("RMSprop", {"momentum": -0.1}, "Invalid momentum value: -0.1"),
+        ("Adagrad", {"lr_decay": -0.1}, "Invalid lr_decay value: -0.1"),
+        ("Adagrad", {"initial_accumulator_value": -0.1}, "Invalid initial_accumulator_value value"),
+    ],
+)
+def test_wrong_settings_are_refused_in_the_words_of_torch(preset, settings, message):
+    parameters = list(small_network().parameters())
+    with pytest.raises(ValueError, match=f"^{message}") as theirs:
+        getattr(torch.optim, preset)(parameters, **settings)
+    with pytest.raises(fo.ConfigurationError, match=f"^{message}") as ours:
+        getattr(fo.optim, preset)(parameters, **settings)
+    assert isinstance(ours.value, ValueError)
+    assert str(ours.value).startswith(str(theirs.value))
+
+
+def test_a_learning_rate_that_a_schedule_makes_negative_is_refused():
+    module = small_network()
+    optimizer = fo.optim.SGD(module.parameters(), lr=0.1)
+    module(small_data()[0]).sum().backward()
+    optimizer.param_groups[0]["lr"] = -0.1
+    with pytest.raises(fo.ConfigurationError, match="Invalid learning rate: -0.1"):
+        optimizer.step()
+
+
+def test_an_unknown_argument_is_refused():
+    with pytest.raises(TypeError, match="learning_rate"):
+        fo.optim.Adam(small_network().parameters(), learning_rate=1e-3)
+
+
+@pytest.mark.parametrize("option", ["foreach"])
+def test_what_this_version_lacks_is_refused(option):
+    with pytest.raises(fo.CompatibilityError, match=f"{option}=True"):
+        fo.optim.Adam(small_network().parameters(), **{option: True})
+
+
+def test_a_sparse_gradient_is_refused():
+    table = nn.Embedding(4, 2, sparse=True)
+    table(torch.tensor([1])).sum().backward()
+    with pytest.raises(fo.CompatibilityError, match="sparse gradients are not supported"):
+        fo.optim.SGD(table.parameters(), lr=0.1).step()
+
+
+@pytest.mark.parametrize("dtype", [torch.complex64, torch.int64])
+def test_a_parameter_that_is_not_real_and_floating_is_refused(dtype):
+    parameter = nn.Parameter(torch.zeros(2, dtype=dtype), requires_grad=dtype.is_complex)
+    with pytest.raises(fo.CompatibilityError, match="only real floating parameters move"):
+        fo.optim.SGD([parameter])
+
+
+def test_several_groups_need_a_word_without_gradients_inside():
+    with pytest.raises(fo.CompatibilityError, match="in one group"):
+        FlowOptimizer(two_groups(small_network(), 0.1), langevin(), fo.Splitting("BAOAB"))
+
+
+def test_a_hyperparameter_per_trajectory_is_refused():
+    flow = fo.flows.heavy_ball(friction=torch.tensor([1.0, 2.0]))
+    with pytest.raises(fo.ConfigurationError, match=r"one network: .* shape \(2,\)"):
+        FlowOptimizer(small_network().parameters(), flow, fo.Splitting("OBA"))
+
+
+@pytest.mark.parametrize("name", ["lr", "maximize", "seed", "step", "time", "params"])
+@pytest.mark.parametrize("role", ["hyperparameter", "scalar"])
+def test_a_name_that_means_something_else_in_a_group_is_refused(name, role):
+    lines = f"U: d{name}/dt = 1\nscalar {name}" if role == "scalar" else f"parameter {name} = 2"
+    flow = fo.Flow.from_text(f"A: dtheta/dt = -{name}*g\n{lines}")
+    word = fo.Splitting("UA" if role == "scalar" else "A")
+    with pytest.raises(fo.CompatibilityError, match=f"uses the names \\['{name}'\\]"):
+        FlowOptimizer(small_network().parameters(), flow, word)
+
+
+def test_a_variable_may_not_be_called_step():
+    flow = fo.Flow.from_text("M: dstep/dt = g\nA: dtheta/dt = -step")
+    with pytest.raises(fo.CompatibilityError, match=r"uses the names \['step'\]"):
+        FlowOptimizer(small_network().parameters(), flow, fo.Splitting("MA"))
+
+
+def test_a_word_that_does_not_fit_its_flow_is_refused_at_once():
+    with pytest.raises(fo.CompatibilityError, match=r"leaves out \['O'\]"):
+        FlowOptimizer(small_network().parameters(), fo.flows.heavy_ball(), fo.Splitting("BA"))
