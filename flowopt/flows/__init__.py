@@ -1,7 +1,7 @@
 """Flows of the literature, one file per family, one function per flow."""
 
 from flowopt.flows.adaptive import adagrad, adam, rmsprop
-from flowopt.flows.equation_flow import EquationFlow
+from flowopt.flows.equations.equation_flow import EquationFlow
 from flowopt.flows.gradient import gradient_flow
 from flowopt.flows.langevin import langevin
 from flowopt.flows.momentum import heavy_ball, momentum_ema, nesterov, nesterov_ema

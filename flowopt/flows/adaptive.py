@@ -3,7 +3,7 @@
 from sympy import sqrt
 from torch import Tensor
 
-from flowopt.flows.equation_flow import EquationFlow
+from flowopt.flows.equations.equation_flow import EquationFlow
 from flowopt.symbolic.language import LOSS, Equations, Term, g, symbol, theta
 
 m, v, c = symbol("m"), symbol("v"), symbol("c")

@@ -1,6 +1,6 @@
 """First-order flows that follow the gradient."""
 
-from flowopt.flows.equation_flow import EquationFlow
+from flowopt.flows.equations.equation_flow import EquationFlow
 from flowopt.symbolic.language import LOSS, Equations, Term, g, theta
 
 GRADIENT_FLOW = Equations(

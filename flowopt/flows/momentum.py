@@ -2,7 +2,7 @@
 
 from torch import Tensor
 
-from flowopt.flows.equation_flow import EquationFlow
+from flowopt.flows.equations.equation_flow import EquationFlow
 from flowopt.symbolic.language import LOSS, Equations, Term, g, p, symbol, theta
 
 friction, lookahead, m = symbol("friction"), symbol("lookahead"), symbol("m")

@@ -7,7 +7,7 @@ import torch
 import flowopt as fo
 from flowopt.core.interfaces import Key
 from flowopt.core.noise import seeded_noise
-from flowopt.flows.equation_flow import CHANNELS_PER_LETTER
+from flowopt.flows.equations.equation_flow import CHANNELS_PER_LETTER
 from tests.reference import rules
 
 STEPS = 100

@@ -1,8 +1,6 @@
 """A flow made of equations: the only place where formulas meet states."""
 
-import math
-from collections.abc import Iterable, Mapping
-from functools import cached_property
+from collections.abc import Iterable
 
 import sympy
 import torch
@@ -12,12 +10,13 @@ from flowopt.core.evaluation import Evaluation
 from flowopt.core.interfaces import Evaluate, Key, LetterMove, Noise
 from flowopt.core.state import Leaves, State, per_trajectory
 from flowopt.errors import CompatibilityError, DefinitionError
-from flowopt.flows.code import Code, drift_code, energy_code, letter_code, start_code
-from flowopt.flows.formulas import evaluate_formulas, evaluate_scalars, sum_formula
-from flowopt.symbolic.energy import energy_of, energy_rate
+from flowopt.flows.equations.code import Code, drift_code, letter_code, start_code
+from flowopt.flows.equations.energy import FlowEnergy
+from flowopt.flows.equations.formulas import evaluate_formulas, evaluate_scalars
+from flowopt.flows.equations.hyperparameters import checked_hyperparameters
+from flowopt.symbolic.energy import energy_rate
 from flowopt.symbolic.language import LOSS, Equations, Term, g, theta
 from flowopt.symbolic.latex import latex
-from flowopt.symbolic.printer import Compiled
 from flowopt.symbolic.text import check_names, parse
 
 # Places in a word times Wiener processes in a letter stay below the 2**16 substeps of the noise.
@@ -182,7 +181,7 @@ class EquationFlow:
         """
         return energy_rate(self.equations, name).expression
 
-    def energy(self, name: str) -> "FlowEnergy":
+    def energy(self, name: str) -> FlowEnergy:
         """A declared energy as a function of states.
 
         Raises:
@@ -190,7 +189,7 @@ class EquationFlow:
             CompatibilityError: Rates are given per step; `at_step_size` gives the flow in time.
         """
         self._check_physical_time(f"energy {name!r}")
-        return FlowEnergy(self, name)
+        return FlowEnergy(self.name, self.equations, self.hyperparameters, name)
 
     def kind(self, letter: str, kind: str | None = None) -> str:
         """Kind of a letter's map: exact, frozen or euler."""
@@ -309,79 +308,5 @@ class EquationFlow:
             )
 
 
-class FlowEnergy:
-    """A declared energy of a flow, evaluated on states."""
-
-    def __init__(self, flow: EquationFlow, name: str):
-        """Raises `DefinitionError` if the flow declares no such energy."""
-        self.flow = flow
-        self.name = name
-        self._value = energy_code(flow.name, flow.equations, energy_of(flow.equations, name))
-
-    @cached_property
-    def _rate(self) -> tuple[Compiled, Compiled]:
-        rate = energy_rate(self.flow.equations, self.name)
-        return energy_code(self.flow.name, self.flow.equations, rate)
-
-    def value(self, state: State, evaluation: Evaluation) -> Tensor:
-        """E(state), (*batch,), float64."""
-        return self._evaluate(self._value, state, evaluation)
-
-    def rate(self, state: State, evaluation: Evaluation) -> Tensor:
-        """dE/dt along the flow, (*batch,), float64.
-
-        Raises:
-            DefinitionError: The rate is not derived for this energy.
-        """
-        return self._evaluate(self._rate, state, evaluation)
-
-    def _evaluate(
-        self, codes: tuple[Compiled, Compiled], state: State, evaluation: Evaluation
-    ) -> Tensor:
-        density, scalar = codes
-        scalars = {
-            **self.flow.hyperparameters,
-            **state.scalars,
-            "t": state.time,
-            "L": evaluation.loss.to(torch.float64),
-        }
-        leaves = {**state.variables, "g": evaluation.gradient}
-        batch_dimensions = state.time.ndim
-        summed = sum_formula(density, scalars, leaves, batch_dimensions)
-        (rest,) = evaluate_scalars(scalar, scalars, leaves, batch_dimensions)
-        return summed + rest
-
-
 def _formulas(term: Term) -> tuple[sympy.Expr, ...]:
     return (*term.drift.values(), *term.diffusion.values())
-
-
-def checked_hyperparameters(
-    flow: str, equations: Equations, values: Mapping[str, float | Tensor]
-) -> dict[str, Tensor]:
-    """Float64 tensors for exactly the names that the equations leave open."""
-    expected = equations.hyperparameters
-    missing = [name for name in expected if name not in values]
-    unknown = [name for name in values if name not in expected]
-    if missing or unknown:
-        raise DefinitionError(
-            f"flow {flow!r} has hyperparameters {list(expected)}; "
-            + (f"missing: {missing}. " if missing else "")
-            + (f"unknown: {unknown}. " if unknown else "")
-            + "Give each a value by keyword, as in friction=1.0; variables of the method are "
-            + f"{[v.name for v in (*equations.variables, *equations.scalars)]}"
-        )
-    return {name: _number(flow, name, values[name]) for name in expected}
-
-
-def _number(flow: str, name: str, value: object) -> Tensor:
-    number = isinstance(value, int | float | Tensor) and not isinstance(value, bool)
-    if not number or (isinstance(value, Tensor) and value.is_complex()):
-        raise DefinitionError(
-            f"flow {flow!r}: {name} = {value!r} is no real number: "
-            "give a float or a (*batch,) tensor"
-        )
-    tensor = torch.as_tensor(value, dtype=torch.float64)
-    if isinstance(value, float) and math.isnan(value):
-        raise DefinitionError(f"flow {flow!r}: {name} is not a number (nan)")
-    return tensor

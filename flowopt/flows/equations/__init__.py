@@ -1,0 +1,1 @@
+"""Where equations meet states: formulas, code, energies, and the flow made of them."""

@@ -1,0 +1,41 @@
+"""Values of hyperparameters: exactly the names that equations leave open."""
+
+import math
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor
+
+from flowopt.errors import DefinitionError
+from flowopt.symbolic.language import Equations
+
+
+def checked_hyperparameters(
+    flow: str, equations: Equations, values: Mapping[str, float | Tensor]
+) -> dict[str, Tensor]:
+    """Float64 tensors for exactly the names that the equations leave open."""
+    expected = equations.hyperparameters
+    missing = [name for name in expected if name not in values]
+    unknown = [name for name in values if name not in expected]
+    if missing or unknown:
+        raise DefinitionError(
+            f"flow {flow!r} has hyperparameters {list(expected)}; "
+            + (f"missing: {missing}. " if missing else "")
+            + (f"unknown: {unknown}. " if unknown else "")
+            + "Give each a value by keyword, as in friction=1.0; variables of the method are "
+            + f"{[v.name for v in (*equations.variables, *equations.scalars)]}"
+        )
+    return {name: _number(flow, name, values[name]) for name in expected}
+
+
+def _number(flow: str, name: str, value: object) -> Tensor:
+    number = isinstance(value, int | float | Tensor) and not isinstance(value, bool)
+    if not number or (isinstance(value, Tensor) and value.is_complex()):
+        raise DefinitionError(
+            f"flow {flow!r}: {name} = {value!r} is no real number: "
+            "give a float or a (*batch,) tensor"
+        )
+    tensor = torch.as_tensor(value, dtype=torch.float64)
+    if isinstance(value, float) and math.isnan(value):
+        raise DefinitionError(f"flow {flow!r}: {name} is not a number (nan)")
+    return tensor
