@@ -70,4 +70,5 @@ PROBLEMS: Mapping[str, Callable[[], Landscape]] = {
     "quadratic": lambda: problems.quadratic([1.0, 4.0]),
     "double_well": problems.double_well,
     "rosenbrock": problems.rosenbrock,
+    **{name: (lambda name=name: problems.analytic(name)) for name in problems.ANALYTIC},
 }

@@ -1,6 +1,8 @@
 """Losses with what is known about them: landscapes, and networks with data."""
 
+from flowopt.problems.analytic import ANALYTIC, analytic
 from flowopt.problems.landscapes import (
+    CriticalCurve,
     CriticalPoint,
     Landscape,
     double_well,
@@ -10,10 +12,13 @@ from flowopt.problems.landscapes import (
 from flowopt.problems.network import Minibatches, Network, network
 
 __all__ = [
+    "ANALYTIC",
+    "CriticalCurve",
     "CriticalPoint",
     "Landscape",
     "Minibatches",
     "Network",
+    "analytic",
     "double_well",
     "network",
     "quadratic",

@@ -17,7 +17,9 @@ class CriticalPoint:
     Attributes:
         position: (dim,).
         value: Loss there.
-        kind: "minimum", "maximum", "saddle", or "degenerate" where the Hessian does not tell.
+        kind: "minimum", "maximum", "saddle" where the Hessian has a negative eigenvalue and no
+            maximum is meant, "non-strict saddle" where it has none, or "degenerate" where neither
+            the Hessian nor we can tell.
         eigenvalues: Of the Hessian, ascending.
     """
 
@@ -28,6 +30,23 @@ class CriticalPoint:
 
 
 @dataclass(frozen=True)
+class CriticalCurve:
+    """A curve on which the gradient vanishes.
+
+    Attributes:
+        position: Parameter of the curve, (*batch,) → (*batch, dim).
+        value: Loss there.
+        kind: As of a `CriticalPoint`.
+        eigenvalues: Of the Hessian, ascending: (*batch,) → (*batch, dim).
+    """
+
+    position: Callable[[Tensor], Tensor]
+    value: float
+    kind: str
+    eigenvalues: Callable[[Tensor], Tensor]
+
+
+@dataclass(frozen=True)
 class Landscape:
     """A loss with a name.
 
@@ -35,13 +54,20 @@ class Landscape:
         name: In the registry.
         dim: Number of parameters.
         function: (*batch, dim) → (*batch,).
-        critical_points: All of them, with what is known.
+        critical_points: All isolated ones; where there are infinitely many, those in the domain.
+        critical_curves: All others.
+        domain: Lowest and highest value of each coordinate where studies begin, if there is a
+            usual one.
+        summary: What it is, in a line.
     """
 
     name: str
     dim: int
     function: Callable[[Tensor], Tensor]
     critical_points: tuple[CriticalPoint, ...]
+    critical_curves: tuple[CriticalCurve, ...] = ()
+    domain: tuple[float, float] | None = None
+    summary: str = ""
 
     def loss(self, theta: Tensor) -> Tensor:
         """(*batch, dim) → (*batch,)."""

@@ -81,10 +81,11 @@ def _methods() -> str:
 
 
 def _problems() -> str:
-    rows = [
-        (name, f"{build().dim}", summary(getattr(fo.problems, name, None)))
-        for name, build in PROBLEMS.items()
-    ]
+    rows = []
+    for name, build in PROBLEMS.items():
+        problem = build()
+        about = problem.summary or summary(getattr(fo.problems, name, None))
+        rows.append((name, f"{problem.dim}", about))
     return plain_table(("name", "parameters", "summary"), rows)
 
 

@@ -51,6 +51,8 @@ def _all_pairs() -> list[Pair]:
 
 
 PAIRS = _all_pairs()
+# One coordinate, a sum of independent ones, a product: what every pair is tried on.
+SMALL_PROBLEMS = ("quadratic", "double_well", "rosenbrock")
 NOISE_FREE = [pair for pair in PAIRS if not pair.flow.noisy]
 NOISY = [pair for pair in PAIRS if pair.flow.noisy]
 CLOSURE_FREE = [pair for pair in PAIRS if pair.scheme.closure_free(pair.flow)]
