@@ -1,6 +1,6 @@
 """flowopt: optimizers as differential equations, and schemes that step them."""
 
-from flowopt import classic, flows, optim, problems, stop, symbols
+from flowopt import adapters, classic, flows, optim, problems, stop, symbols
 from flowopt import controls as control
 from flowopt.controls import Constant, ErrorControl, Schedule
 from flowopt.core.state import State
@@ -36,6 +36,7 @@ __all__ = [
     "Status",
     "Tableau",
     "Term",
+    "adapters",
     "classic",
     "control",
     "describe_kernel",

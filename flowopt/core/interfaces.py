@@ -97,6 +97,10 @@ class FlowLike(Protocol):
         """The same flow, what it holds per trajectory on a device; checks shapes."""
         ...
 
+    def member(self, index: tuple[int, ...]) -> FlowLike:
+        """The flow of one trajectory of a batch."""
+        ...
+
     def drift(self, state: State, evaluation: Evaluation) -> State:
         """The sum of all drifts, as a tangent."""
         ...
@@ -268,8 +272,12 @@ class Oracle(Protocol):
         """The sample of a step for a batch; None where the problem is deterministic."""
         ...
 
+    def losses(self, position: Leaves, sample: Sample) -> Tensor:
+        """(*batch,), differentiable in the position."""
+        ...
+
     def evaluate(self, position: Leaves, sample: Sample) -> Evaluation:
-        """Loss and gradient."""
+        """Loss and gradient, cut off from what the position comes from."""
         ...
 
 

@@ -104,11 +104,15 @@ class LossOracle:
             )
         return loss.reshape(batch)
 
+    def losses(self, position: Leaves, sample: Sample) -> Tensor:
+        """(*batch,), differentiable in the position."""
+        return self._batched(self.join(position))
+
     def evaluate(self, position: Leaves, sample: Sample) -> Evaluation:
         """Loss and gradient by reverse differentiation."""
         leaves = tuple(leaf.detach().requires_grad_() for leaf in position)
         with torch.enable_grad():
-            loss = self._batched(self.join(leaves))
+            loss = self.losses(leaves, sample)
             if not loss.requires_grad:
                 raise DataError(
                     f"the loss of {self.problem!r} does not depend on theta through torch "

@@ -158,14 +158,14 @@ class Network:
         """Loss and gradient on the rows of a sample."""
         leaves = tuple(leaf.detach().requires_grad_() for leaf in position)
         with torch.enable_grad():
-            losses = self._losses(leaves, sample)
+            losses = self.losses(leaves, sample)
             gradient = torch.autograd.grad(losses.sum(), leaves, materialize_grads=True)
         return Evaluation(losses.detach(), gradient)
 
     def loss(self, position: Mapping[str, Tensor]) -> Tensor:
         """Mean loss over all rows, () or (replicas,)."""
         with torch.no_grad():
-            return self._losses(self.leaves(position), None)
+            return self.losses(self.leaves(position), None)
 
     def outputs(self, position: Mapping[str, Tensor], inputs: Tensor) -> Tensor:
         """What the module gives for inputs, without gradient; replicas along the first axis."""
@@ -176,20 +176,22 @@ class Network:
             call = torch.func.functional_call
             return torch.vmap(lambda w: call(self.module, w, (inputs,)))(self.join(leaves))
 
-    def _losses(self, leaves: Leaves, sample: Sample) -> Tensor:
+    def losses(self, position: Leaves, sample: Sample) -> Tensor:
+        """Mean loss on the rows of a sample, (*batch,); differentiable in the position."""
+
         def mean_loss(parameters: dict[str, Tensor], inputs: Tensor, targets: Tensor) -> Tensor:
             outputs = torch.func.functional_call(self.module, parameters, (inputs,))
             return self._loss(outputs, targets)
 
         inputs = self.inputs if sample is None else self.inputs[sample]
         targets = self.targets if sample is None else self.targets[sample]
-        batch = self.batch(leaves)
+        batch = self.batch(position)
         if not batch:
-            losses = mean_loss(self.join(leaves), inputs, targets)
+            losses = mean_loss(self.join(position), inputs, targets)
         else:
             rows = 0 if sample is not None and sample.ndim == 2 else None
             losses = torch.vmap(mean_loss, in_dims=(0, rows, rows))(
-                self.join(leaves), inputs, targets
+                self.join(position), inputs, targets
             )
         if losses.shape != batch:
             raise DataError(

@@ -160,6 +160,11 @@ class EquationFlow:
             per_trajectory(f"hyperparameter {name!r}", value, batch)
         return self.with_hyperparameters(**{n: v.to(device) for n, v in varied.items()})
 
+    def member(self, index: tuple[int, ...]) -> "EquationFlow":
+        """The flow of one trajectory of a batch."""
+        varied = {name: v[index] for name, v in self.hyperparameters.items() if v.ndim}
+        return self.with_hyperparameters(**varied) if varied else self
+
     def at_step_size(self, step_size: float | Tensor) -> "EquationFlow":
         """The flow in physical time: rates per step divided by a step size, which is not zero."""
         rates = {name: self.hyperparameters[name] / step_size for name in self.per_step}

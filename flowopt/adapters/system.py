@@ -1,0 +1,165 @@
+"""A flow on a problem as one vector field on packed states, differentiable."""
+
+import torch
+from torch import Tensor
+
+from flowopt.core.evaluation import Evaluation
+from flowopt.core.interfaces import FlowLike, Oracle
+from flowopt.core.oracle import as_oracle
+from flowopt.core.state import Leaves, State
+from flowopt.errors import CompatibilityError, DataError
+
+
+class System(torch.nn.Module):
+    """What the systems for torchdiffeq and torchsde have in common.
+
+    A packed state is a tensor (*batch, numbers): the elements of θ, of the other variables in the
+    order of `flow.variables`, and one number for each of `flow.scalars`. Minibatches have no place
+    here: a network's loss is over all its rows.
+
+    Attributes:
+        flow: The equation.
+        problem: Whose loss it descends.
+    """
+
+    def __init__(self, flow: FlowLike, problem: object):
+        """See `to_torchdiffeq` and `to_torchsde`."""
+        super().__init__()
+        self.flow, self.problem = flow, problem
+        self._oracles: dict[tuple, Oracle] = {}
+        self._fits: dict[tuple, FlowLike] = {}
+        self._loss_has_graph: bool | None = None
+
+    def pack(self, start: object) -> Tensor:
+        """A start as a packed state.
+
+        Args:
+            start: (*batch, dim), parameters by name for a network, or a `solution.state`.
+
+        Returns:
+            (*batch, numbers), in the dtype of the start.
+
+        Raises:
+            CompatibilityError: The flow has no drift at its initial state.
+            DataError: The start has the wrong shape or type.
+        """
+        return self.packed(self.state(start))
+
+    def unpack(self, packed: Tensor, time: float | Tensor) -> State:
+        """The state of a packed one, its step number 0.
+
+        Args:
+            packed: (*leading, numbers), such as (*batch, numbers) or (time, *batch, numbers).
+            time: One number, or as many as the first dimensions of `packed` have.
+
+        Returns:
+            A state whose batch is `leading`.
+        """
+        oracle = self._oracle(packed)
+        leading = packed.shape[:-1]
+        names, scalars = self.flow.variables, self.flow.scalars
+        sizes = [torch.Size(shape).numel() for shape in oracle.shapes]
+        lengths = [*sizes * len(names), *[1] * len(scalars)]
+        if packed.shape[-1] != sum(lengths):
+            raise DataError(
+                f"a packed state of flow {self.flow.name!r} on this problem has {sum(lengths)} "
+                f"numbers, got shape {tuple(packed.shape)}: pack(start) makes one"
+            )
+        columns = iter(packed.split(lengths, -1))
+        variables = {
+            name: tuple(next(columns).reshape((*leading, *shape)) for shape in oracle.shapes)
+            for name in names
+        }
+        values = {name: next(columns)[..., 0].to(torch.float64) for name in scalars}
+        moment = torch.as_tensor(time, dtype=torch.float64, device=packed.device)
+        moment = moment.reshape(moment.shape + (1,) * (len(leading) - moment.ndim))
+        moment = moment.expand(leading)
+        return State(variables, values, moment, torch.zeros_like(moment, dtype=torch.int64))
+
+    def position(self, packed: Tensor) -> object:
+        """θ of packed states, (*leading, dim), or parameters by name for a network."""
+        oracle = self._oracle(packed)
+        return oracle.join(self.unpack(packed, 0.0).position)
+
+    def state(self, start: object) -> State:
+        """The state with which a start begins; raises as `pack` does."""
+        if isinstance(start, State):
+            return start
+        leaves = _first_tensor(start)
+        oracle = self._oracle(leaves)
+        position = oracle.leaves(start)
+        step = torch.zeros(oracle.batch(position), dtype=torch.int64, device=leaves.device)
+        flow = self._fitted(step)
+        if flow.singular_at_start:
+            raise CompatibilityError(
+                f"the drift of flow {flow.name!r} is 0/0 at the start: make some steps with a "
+                f"splitting word over its letters {list(flow.letters)} and give solution.state"
+            )
+        return flow.initial_state(position, step, lambda state: self.evaluate(state.position))
+
+    def drift(self, time: float | Tensor, packed: Tensor) -> Tensor:
+        """The summed drift at a packed state.
+
+        Args:
+            time: One number, or (*batch,).
+            packed: (*batch, numbers).
+
+        Returns:
+            (*batch, numbers), differentiable in `packed`, in hyperparameters and in what else the
+            loss depends on.
+        """
+        state = self.unpack(packed, time)
+        return self.packed(self._fitted(state.time).drift(state, self.evaluate(state.position)))
+
+    def evaluate(self, position: Leaves) -> Evaluation:
+        """Loss and gradient over all data; part of the graph where one is being made."""
+        oracle = self._oracle(position[0])
+        if not torch.is_grad_enabled() or not self._needs_graph(oracle, position):
+            return oracle.evaluate(position, None)
+        leaves = tuple(leaf if leaf.requires_grad else leaf.requires_grad_() for leaf in position)
+        loss = oracle.losses(leaves, None)
+        gradient = torch.autograd.grad(
+            loss.sum(), leaves, create_graph=True, materialize_grads=True
+        )
+        return Evaluation(loss, gradient)
+
+    def _needs_graph(self, oracle: Oracle, position: Leaves) -> bool:
+        """Whether the gradient depends on something that wants a derivative."""
+        if any(leaf.requires_grad for leaf in position):
+            return True
+        if self._loss_has_graph is None:
+            self._loss_has_graph = oracle.losses(position, None).requires_grad
+        return self._loss_has_graph
+
+    def packed(self, state: State) -> Tensor:
+        """Variables and scalars of a state, or of a tangent, side by side: (*batch, numbers)."""
+        batch = state.time.ndim
+        leaves = [leaf for name in self.flow.variables for leaf in state.variables[name]]
+        columns = [leaf.flatten(batch) if leaf.ndim > batch else leaf[..., None] for leaf in leaves]
+        scalars = [state.scalars[name][..., None].to(leaves[0]) for name in self.flow.scalars]
+        return torch.cat([*columns, *scalars], -1)
+
+    def _oracle(self, like: Tensor) -> Oracle:
+        key = (like.dtype, like.device)
+        if key not in self._oracles:
+            self._oracles[key] = as_oracle(self.problem, *key)
+        return self._oracles[key]
+
+    def _fitted(self, like: Tensor) -> FlowLike:
+        """The flow for a batch, (*batch,), on its device."""
+        key = (tuple(like.shape), like.device)
+        if key not in self._fits:
+            self._fits[key] = self.flow.fitted(*key)
+        return self._fits[key]
+
+
+def _first_tensor(start: object) -> Tensor:
+    """A tensor that tells dtype and device of a start."""
+    values = [start] if isinstance(start, Tensor) else list(getattr(start, "values", list)())
+    found = next((value for value in values if isinstance(value, Tensor)), None)
+    if found is None or not found.is_floating_point():
+        raise DataError(
+            "a start is a floating tensor (*batch, dim), parameters by name for a network, or an "
+            f"earlier solution.state, got {type(start).__name__}"
+        )
+    return found
