@@ -1,4 +1,4 @@
-"""Sessions: `tests` and `lint` by default, `bench` and `peers` on request."""
+"""Sessions: `tests` and `lint` by default; `types`, `docs`, `bench`, `peers` on request."""
 
 import nox
 
@@ -23,6 +23,20 @@ def lint(session: nox.Session) -> None:
     session.install(*PINS, "ruff")
     session.run("ruff", "check", ".")
     session.run("ruff", "format", "--check", ".")
+
+
+@nox.session
+def types(session: nox.Session) -> None:
+    """Check types."""
+    session.install(*PINS, "-e", ".[studies,dev]")
+    session.run("pyright")
+
+
+@nox.session
+def docs(session: nox.Session) -> None:
+    """Build the documentation into docs/_build; a warning is an error."""
+    session.install(*PINS, "-e", ".[studies,docs]")
+    session.run("sphinx-build", "-W", "--keep-going", "-q", "docs", "docs/_build")
 
 
 @nox.session

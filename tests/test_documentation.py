@@ -22,3 +22,9 @@ def test_the_code_of_a_page_runs(page):
 def test_the_links_of_a_page_lead_to_files(page):
     links = LINK.findall(page.read_text(encoding="utf-8"))
     assert [link for link in links if not (page.parent / link).exists()] == []
+
+
+def test_every_guide_is_in_the_index():
+    listed = set((ROOT / "docs" / "index.md").read_text(encoding="utf-8").split())
+    guides = {page.stem for page in (ROOT / "docs").glob("*.md")} - {"index"}
+    assert guides <= listed

@@ -1,5 +1,6 @@
 """Facts that must stand in two files of the repository agree."""
 
+import itertools
 import re
 import tomllib
 from pathlib import Path
@@ -21,7 +22,7 @@ def _normal(name: str) -> str:
 def _requirements() -> list[str]:
     project = tomllib.loads(_read("pyproject.toml"))["project"]
     extras = project["optional-dependencies"]
-    entries = [*project["dependencies"], *extras["studies"], *extras["dev"]]
+    entries = [*project["dependencies"], *itertools.chain(*extras.values())]
     return [re.split(r"[^\w.-]", entry, maxsplit=1)[0] for entry in entries]
 
 
