@@ -126,6 +126,9 @@ def _add_show(commands) -> None:
         help="print only the operations of a step as native code does them, on rosenbrock",
     )
     form.add_argument("--llvm", action="store_true", help="print only that code, as LLVM IR")
+    form.add_argument(
+        "--ptx", action="store_true", help="print only that code for a GPU, as PTX; needs no GPU"
+    )
     parser.set_defaults(
         run=lambda given: print(
             showing(
@@ -134,6 +137,7 @@ def _add_show(commands) -> None:
                 source=given.source,
                 kernel=given.kernel,
                 llvm=given.llvm,
+                ptx=given.ptx,
             )
         )
     )

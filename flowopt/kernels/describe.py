@@ -2,11 +2,13 @@
 
 import math
 from collections.abc import Iterable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
+from functools import cached_property
 from typing import Any
 
 from torch.utils import _pytree as pytree
 
+from flowopt.kernels.device.ptx import assemble, print_device
 from flowopt.kernels.engine import check_place, shared_places
 from flowopt.kernels.loop import Loop, as_loop
 from flowopt.kernels.native.machine import this_machine
@@ -40,10 +42,21 @@ class Description:
         program: Operations in order: what is computed once, once per step, for every trajectory,
             when a trajectory ends; then what the next step starts from. A prime marks new values.
         llvm: LLVM IR of the whole loop, for this machine.
+        loop: What both are printed from.
     """
 
     program: str
     llvm: str
+    loop: Loop = field(repr=False)
+
+    @cached_property
+    def ptx(self) -> str:
+        """Assembly of the same loop for a GPU, one trajectory per thread; none is needed for it.
+
+        Raises:
+            UnfitError: This build of llvmlite has no target for GPUs.
+        """
+        return assemble(print_device(self.loop).text)
 
     def __str__(self) -> str:
         """The program."""
@@ -64,9 +77,8 @@ def describe(stepper: Any, carry: Any) -> Description:
     inputs = inputs_of(stepper, carry)
     traced = Traces().get(stepper, inputs).traced
     loop = as_loop(traced, inputs.status, shared_places(inputs))
-    machine = this_machine()
-    llvm = print_trajectories(loop, machine.width, machine.vector_function).text
-    return Description(_Listing(loop, _names(stepper, inputs)).text(), llvm)
+    llvm = print_trajectories(loop, this_machine()).text
+    return Description(_Listing(loop, _names(stepper, inputs)).text(), llvm, loop)
 
 
 class _Listing:

@@ -218,7 +218,7 @@ class TracedStep:
         if alike not in self.compiled:
             machine = this_machine()
             loop = as_loop(self.traced, status, alike)
-            source = print_trajectories(loop, machine.width, machine.vector_function)
+            source = print_trajectories(loop, machine)
             self.compiled[alike] = source, load(source.text, source.symbols, machine)
         return self.compiled[alike]
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 import sympy
 import torch
@@ -22,6 +22,7 @@ def showing(
     source: bool = False,
     kernel: bool = False,
     llvm: bool = False,
+    ptx: bool = False,
 ) -> str:
     """What there is to know about a flow, a method or the flow of a text file.
 
@@ -31,6 +32,7 @@ def showing(
         source: Only the torch code of each letter's map.
         kernel: Only the operations of a step as native code has them.
         llvm: Only that native code, as LLVM IR.
+        ptx: Only that code for a GPU, as PTX.
 
     Raises:
         FlowoptError: The specification names nothing that can be shown.
@@ -40,8 +42,12 @@ def showing(
         return entry.flow.latex()
     if source:
         return _source(entry)
-    if kernel or llvm:
-        return _kernel(entry, llvm=llvm)
+    if kernel:
+        return _kernel(entry, "#", lambda found: found.program)
+    if llvm:
+        return _kernel(entry, ";", lambda found: found.llvm)
+    if ptx:
+        return _kernel(entry, "//", lambda found: found.ptx)
     sections = [
         _title(entry),
         _section("Equation (g is the gradient of the loss L at theta)", _equations(entry)),
@@ -194,16 +200,15 @@ def _source(entry: Candidate) -> str:
     )
 
 
-def _kernel(entry: Candidate, *, llvm: bool) -> str:
-    """The program of a step on the rosenbrock problem, or why there is none."""
+def _kernel(entry: Candidate, mark: str, text: Callable[..., str]) -> str:
+    """A text of a step's kernel on the rosenbrock problem, or why there is none."""
     problem = fo.problems.rosenbrock()
     start = torch.tensor([[-1.5, 1.0], [0.0, 0.0]], dtype=torch.float64)
-    mark = ";" if llvm else "#"
     title = f"{mark} {entry.label} on rosenbrock, h = {entry.step_size:.6g}"
     try:
         found = fo.describe_kernel(
             entry.flow, entry.scheme, problem, start, step_size=entry.step_size
         )
+        return f"{title}\n\n{text(found)}"
     except CompatibilityError as error:
         return f"{title}: no kernel, eager torch steps: {error}"
-    return f"{title}\n\n{found.llvm if llvm else found.program}"

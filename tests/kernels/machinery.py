@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
-from flowopt.kernels.loop import as_loop
+from flowopt.kernels.loop import Loop, as_loop
 from flowopt.kernels.native.build import load
 from flowopt.kernels.native.launch import pointers, run_blocks
 from flowopt.kernels.native.machine import Machine, this_machine
@@ -29,6 +29,38 @@ def by_kernel(
         machine: For which to print; by default this one.
         copies: Vectors per block.
     """
+    inputs, captured, loop = _one_step(function, columns)
+    status, result, *_ = inputs
+    arguments = [columns_of(t) for t in inputs] + [t.contiguous() for t in captured]
+    left, results = run_loop(loop, arguments, machine or this_machine(), copies=copies)
+    assert left == 0
+    assert torch.equal(results[0].flatten(), torch.full_like(status, ENDED))
+    return results.get(1, arguments[1]).reshape(-1, len(status)).t().reshape(result.shape)
+
+
+def run_loop(
+    loop: Loop, arguments: Sequence[Tensor], machine: Machine, *, copies: int | None = None
+) -> tuple[int, dict[int, Tensor]]:
+    """One step of trajectories that all run: how many still do, and results by slot."""
+    source = print_trajectories(loop, machine, copies)
+    code = load(source.text, source.symbols, machine)
+    results = {slot: torch.full_like(arguments[slot], 7) for slot in source.layout.carried}
+    shared = {slot: arguments[slot][:1] for slot in source.layout.shared}
+    addresses, sizes = pointers(source.layout, arguments, results, shared)
+    count = arguments[loop.status].numel()
+    left = run_blocks(code, addresses, sizes, trials=1, count=count, lanes=source.lanes)
+    return left, results
+
+
+def loop_of(function: Callable[..., Tensor], *columns: Tensor) -> Loop:
+    """What `by_kernel` runs."""
+    return _one_step(function, columns)[2]
+
+
+def _one_step(
+    function: Callable[..., Tensor], columns: Sequence[Tensor]
+) -> tuple[list[Tensor], list[Tensor], Loop]:
+    """Status, result and columns; what the function closes over; the step that fills the result."""
     like = function(*(c[:1] for c in columns))
     count = len(columns[0])
 
@@ -36,23 +68,13 @@ def by_kernel(
         return [torch.full_like(status, ENDED), function(*values)]
 
     status = torch.zeros(count, dtype=torch.int64)
-    result = like.new_zeros((count, *like.shape[1:]))
-    inputs = [status, result, *columns]
+    inputs = [status, like.new_zeros((count, *like.shape[1:])), *columns]
     traced = trace(step, [t[:1] for t in inputs], [True] * len(inputs))
-    machine = machine or this_machine()
-    loop = as_loop(traced, 0, frozenset())
-    source = print_trajectories(loop, machine.width, machine.vector_function, copies)
-    code = load(source.text, source.symbols, machine)
-    arguments = [_columns(t) for t in inputs] + [t.contiguous() for t in traced.captured]
-    results = {slot: torch.full_like(arguments[slot], 7) for slot in source.layout.carried}
-    addresses, sizes = pointers(source.layout, arguments, results, {})
-    left = run_blocks(code, addresses, sizes, trials=1, count=count, lanes=source.lanes)
-    assert left == 0
-    assert torch.equal(results[0].flatten(), torch.full_like(status, ENDED))
-    return results.get(1, arguments[1]).reshape(-1, count).t().reshape(result.shape)
+    return inputs, traced.captured, as_loop(traced, 0, frozenset())
 
 
-def _columns(tensor: Tensor) -> Tensor:
+def columns_of(tensor: Tensor) -> Tensor:
+    """(count, *rest) as the kernel has it: (*rest, count) in memory."""
     return tensor.reshape(len(tensor), -1).t().contiguous()
 
 

@@ -99,6 +99,12 @@ def test_the_code_of_a_kernel_is_shown_raw(capsys):
     assert "define i64 @run(" in text
 
 
+def test_the_code_for_a_gpu_is_shown_without_one(capsys):
+    text = _printed(capsys, "show", "langevin", "--ptx")
+    assert text.startswith("// langevin")
+    assert ".visible .entry trajectories(" in text
+
+
 def test_a_step_that_is_no_kernel_says_why(capsys, monkeypatch):
     monkeypatch.setattr(fo.problems, "rosenbrock", lambda: losses.Plain(losses.random))
     text = _printed(capsys, "show", "gradient_flow", "--kernel")

@@ -76,12 +76,17 @@ def compile_object(text: str, machine: Machine) -> bytes:
     module.verify()
     target = _target(machine)
     if text.count("\n") <= MOST_LINES_OPTIMISED:
-        options = llvm.create_pipeline_tuning_options(speed_level=OPTIMISATION)
-        options.loop_vectorization = options.slp_vectorization = False
-        options.loop_unrolling = False
-        builder = llvm.create_pass_builder(target, options)
-        builder.getModulePassManager().run(module, builder)
+        optimise(module, target)
     return target.emit_object(module)
+
+
+def optimise(module: llvm.ModuleRef, target: llvm.TargetMachine) -> None:
+    """Runs LLVM's passes; vectors are as printed."""
+    options = llvm.create_pipeline_tuning_options(speed_level=OPTIMISATION)
+    options.loop_vectorization = options.slp_vectorization = False
+    options.loop_unrolling = False
+    builder = llvm.create_pass_builder(target, options)
+    builder.getModulePassManager().run(module, builder)
 
 
 def _module(text: str, machine: Machine) -> llvm.ModuleRef:

@@ -25,6 +25,7 @@ class Machine:
         features: As LLVM writes them.
         width: Lanes of a vector.
         functions: Names of vector functions that the process has.
+        prefix: What the names of functions of one number begin with: exp, __nv_exp.
     """
 
     triple: str
@@ -32,6 +33,7 @@ class Machine:
     features: str
     width: int
     functions: frozenset[str]
+    prefix: str = ""
 
     def vector_function(self, name: str, dtype: str, lanes: int) -> str | None:
         """Symbol of a function over as many lanes, if there is one."""

@@ -37,6 +37,7 @@ class Module:
     Attributes:
         width: Lanes of a vector, the same for all types.
         vector_function: (name, dtype, width) → name of the vector function, or None.
+        prefix: What the names of functions of one number begin with.
         lines: Of the function.
         declarations: Outside of it.
         symbols: External functions that must be found before the code is linked.
@@ -44,6 +45,7 @@ class Module:
 
     width: int
     vector_function: Callable[[str, str, int], str | None]
+    prefix: str = ""
     lines: list[str] = field(default_factory=list)
     declarations: dict[str, None] = field(default_factory=dict)
     symbols: dict[str, None] = field(default_factory=dict)
@@ -164,8 +166,8 @@ class Module:
         return self.let(f"{names[source, target]} {before} {value} to {after}")
 
     def _function(self, name: str, dtype: str, values: list[str], lanes: int) -> str:
-        """A function of the vector library by width, else of libm lane by lane."""
-        scalar = name + ("f" if dtype == F32 else "")
+        """A function of the vector library by width, else of the scalar one lane by lane."""
+        scalar = self.prefix + name + ("f" if dtype == F32 else "")
         kind = self.type(dtype, lanes)
         vector = self.vector_function(name, dtype, lanes) if lanes else None
         if vector:

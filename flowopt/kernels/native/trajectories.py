@@ -8,11 +8,11 @@ uniform carried slots, in the order of `Layout`. Arrays per trajectory are struc
 e of trajectory i lies at e·count + i.
 """
 
-from collections.abc import Callable
 from typing import NamedTuple
 
 from flowopt.kernels.loop import Carried, Loop
 from flowopt.kernels.native.lanes import Lanes
+from flowopt.kernels.native.machine import Machine
 from flowopt.kernels.native.printer import TYPES, Module
 from flowopt.kernels.program import I64
 
@@ -60,25 +60,20 @@ def layout_of(loop: Loop) -> Layout:
     return Layout(len(loop.arguments), carried, shared)
 
 
-def print_trajectories(
-    loop: Loop,
-    width: int,
-    vector_function: Callable[[str, str, int], str | None],
-    copies: int | None = None,
-) -> Source:
+def print_trajectories(loop: Loop, machine: Machine, copies: int | None = None) -> Source:
     """LLVM IR of the kernel of a loop.
 
     Args:
         loop: The step.
-        width: Lanes of a vector.
-        vector_function: (name, dtype, width) → name in the vector library, or None.
+        machine: Whose vectors and functions are used.
         copies: Vectors per block; by default by the size of the step.
     """
     body = loop.program.needed([loop.goes, *(c.going for c in loop.carried)])
     if copies is None:
         size = sum(i not in loop.uniform and i not in loop.constant for i in body)
         copies = next((n for n, most in COPIES.items() if size <= most), 1)
-    module = Module(width, vector_function)
+    width = machine.width
+    module = Module(width, machine.vector_function, machine.prefix)
     _Template(loop, module, copies).write(set(body))
     attributes = f'"prefer-vector-width"="{64 * width}" "min-legal-vector-width"="{64 * width}"'
     text = "\n".join(

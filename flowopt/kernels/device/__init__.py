@@ -1,0 +1,1 @@
+"""From scalar programs to code for GPUs."""
