@@ -186,7 +186,7 @@ def _mixed(x, y):
     return torch.where(z > 0, z * z, x - y * 3)
 
 
-@pytest.mark.parametrize("width", [2, 4, 8, 16])
+@pytest.mark.parametrize("width", [1, 2, 4, 8, 16])
 @pytest.mark.parametrize("copies", [1, 2, 4])
 def test_results_depend_on_neither_lanes_nor_vectors_per_block(width, copies):
     columns = samples(["real", "real"], count=123)
