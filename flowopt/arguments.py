@@ -34,6 +34,12 @@ def check_flow_and_scheme(flow: object, scheme: object) -> None:
     _check_kind("scheme", scheme, "step", "Splitting('BAOAB'), RungeKutta('rk4') or Euler()")
 
 
+def check_noise(noise: object) -> None:
+    """Raises `CompatibilityError` for what is no source of random numbers."""
+    if noise is not None:
+        _check_kind("noise", noise, "normal", "a seed, or system.noise(path) of flowopt.adapters")
+
+
 def check_settings(
     step_size: object,
     steps: object,

@@ -11,17 +11,18 @@ from flowopt import kernels
 from flowopt.arguments import (
     check_duration,
     check_flow_and_scheme,
+    check_noise,
     check_settings,
     check_state,
     span,
 )
 from flowopt.controls import Constant
-from flowopt.core.interfaces import FlowLike, Oracle, Scheme, StepControl
-from flowopt.core.noise import seeded_noise
+from flowopt.core.interfaces import FlowLike, Noise, Oracle, Scheme, StepControl
+from flowopt.core.noise import PhiloxNoise, seeded_noise
 from flowopt.core.oracle import as_oracle
 from flowopt.core.state import State
 from flowopt.core.trajectory import Solution, Status
-from flowopt.errors import ConfigurationError, DataError
+from flowopt.errors import CompatibilityError, ConfigurationError, DataError
 from flowopt.records import Recorder
 from flowopt.stepper import Carry, Stepper
 from flowopt.stop import Stop, tried_stop
@@ -34,6 +35,8 @@ TRIALS_PER_CHUNK = 64
 # not worth its compilation.
 WORTH_A_KERNEL = 10_000_000
 LEAST_TRAJECTORIES = 1000
+
+OWN_NOISE = "a kernel draws from the seed's own noise, not from the one given"
 
 
 def integrate(
@@ -49,6 +52,7 @@ def integrate(
     stop: Stop | Callable | None = None,
     record: Mapping = (),
     seed: int = 0,
+    noise: Noise | None = None,
     compile: bool | str = "auto",
     progress: bool | Callable[[int], None] = False,
     device: torch.device | str | None = None,
@@ -73,6 +77,8 @@ def integrate(
             "step_size", energies of the flow, "energy" for its first; or name → (every, function of
             (state, evaluation)); or function → every.
         seed: Of noise and minibatches.
+        noise: Where random numbers come from instead of `seed`, such as a Brownian path by
+            `flowopt.adapters`; steps are then made in eager torch.
         compile: True for a native kernel, False for eager torch, "auto" for a kernel where steps ×
             max(trajectories, 1000) reach 10⁷ and the step fits; `solution.engine` says which.
         progress: True for a progress bar, or a function of the number of new steps.
@@ -89,10 +95,11 @@ def integrate(
     """
     check_flow_and_scheme(flow, scheme)
     check_settings(step_size, steps, duration, control, seed, compile)
+    check_noise(noise)
     control = control or Constant(step_size)
     with torch.no_grad():
         stepper, carry, first = _joined(
-            flow, scheme, problem, start, steps, duration, control, stop, seed, device
+            flow, scheme, problem, start, steps, duration, control, stop, seed, device, noise
         )
         oracle, step = stepper.oracle, carry.state.step
         recorder = Recorder(record, stepper.flow, oracle, step_size)
@@ -165,6 +172,7 @@ def _joined(
     stop: Stop | Callable | None,
     seed: int,
     device: torch.device | str | None,
+    noise: Noise | None = None,
 ) -> tuple[Stepper, Carry, int]:
     """Everything that makes a run, checked, where it begins, and the step number there."""
     scheme.check(flow)
@@ -188,7 +196,7 @@ def _joined(
         flow,
         scheme,
         oracle,
-        seeded_noise(seed, batch, where),
+        seeded_noise(seed, batch, where) if noise is None else noise,
         control,
         tried_stop(stop, state, evaluation),
         None if duration is None else state.time + span(duration, batch, where),
@@ -201,6 +209,10 @@ def _reason_against_kernel(compile: bool | str, stepper: Stepper, carry: Carry) 
     """Why not to try a kernel; None where one is to be tried."""
     if compile is False:
         return "compile=False"
+    if not isinstance(stepper.noise, PhiloxNoise):
+        if compile is True:
+            raise CompatibilityError(f"compile=True: {OWN_NOISE}")
+        return OWN_NOISE
     if compile is True:
         return None
     if stepper.last_step is not None:
@@ -253,8 +265,10 @@ def _run(
     report, close = _reporter(progress, steps)
     draw = stepper.oracle.draw
     following = draw(first, seed, batch)
-    # One trajectory is asked at every step, since it carries no mask.
-    patience = TRIALS_PER_CHUNK if batch else 1
+    # One trajectory is asked at every step, since it carries no mask; and so is one that follows a
+    # given path, which may end there.
+    masked = batch and isinstance(stepper.noise, PhiloxNoise)
+    patience = TRIALS_PER_CHUNK if masked else 1
     try:
         for trial in count():
             if trial % TRIALS_PER_CHUNK == 0:

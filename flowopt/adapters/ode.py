@@ -10,6 +10,21 @@ from flowopt.errors import CompatibilityError
 class OdeSystem(System):
     """A flow without noise as f(t, y) on packed states; see `to_torchdiffeq`."""
 
+    def pack(self, start: object) -> Tensor:
+        """A start as a packed state.
+
+        Args:
+            start: (*batch, dim), parameters by name for a network, or a `solution.state`.
+
+        Returns:
+            (*batch, numbers), in the dtype of the start.
+
+        Raises:
+            CompatibilityError: The flow has no drift at its initial state.
+            DataError: The start has the wrong shape or type.
+        """
+        return self.packed(self.state(start))
+
     def forward(self, t: Tensor, y: Tensor) -> Tensor:
         """dy/dt at time t, (*batch, numbers)."""
         return self.drift(t, y)

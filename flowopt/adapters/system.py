@@ -1,5 +1,8 @@
 """A flow on a problem as one vector field on packed states, differentiable."""
 
+import math
+from typing import Protocol
+
 import torch
 from torch import Tensor
 
@@ -8,6 +11,13 @@ from flowopt.core.interfaces import FlowLike, Oracle
 from flowopt.core.oracle import as_oracle
 from flowopt.core.state import Leaves, State
 from flowopt.errors import CompatibilityError, DataError
+
+
+class Placed(Protocol):
+    """What has a dtype and a device, as tensors and Brownian paths do."""
+
+    dtype: torch.dtype
+    device: torch.device
 
 
 class System(torch.nn.Module):
@@ -30,21 +40,6 @@ class System(torch.nn.Module):
         self._fits: dict[tuple, FlowLike] = {}
         self._loss_has_graph: bool | None = None
 
-    def pack(self, start: object) -> Tensor:
-        """A start as a packed state.
-
-        Args:
-            start: (*batch, dim), parameters by name for a network, or a `solution.state`.
-
-        Returns:
-            (*batch, numbers), in the dtype of the start.
-
-        Raises:
-            CompatibilityError: The flow has no drift at its initial state.
-            DataError: The start has the wrong shape or type.
-        """
-        return self.packed(self.state(start))
-
     def unpack(self, packed: Tensor, time: float | Tensor) -> State:
         """The state of a packed one, its step number 0.
 
@@ -55,26 +50,34 @@ class System(torch.nn.Module):
         Returns:
             A state whose batch is `leading`.
         """
-        oracle = self._oracle(packed)
-        leading = packed.shape[:-1]
-        names, scalars = self.flow.variables, self.flow.scalars
-        sizes = [torch.Size(shape).numel() for shape in oracle.shapes]
-        lengths = [*sizes * len(names), *[1] * len(scalars)]
-        if packed.shape[-1] != sum(lengths):
+        shapes, leading = self._oracle(packed).shapes, packed.shape[:-1]
+        lengths = self.lengths(packed)
+        if packed.shape[-1] != sum(lengths.values()):
             raise DataError(
-                f"a packed state of flow {self.flow.name!r} on this problem has {sum(lengths)} "
-                f"numbers, got shape {tuple(packed.shape)}: pack(start) makes one"
+                f"a packed state of flow {self.flow.name!r} on this problem has "
+                f"{sum(lengths.values())} numbers, got shape {tuple(packed.shape)}: pack(start) "
+                "makes one"
             )
-        columns = iter(packed.split(lengths, -1))
+        parts = dict(zip(lengths, packed.split([*lengths.values()], -1), strict=True))
+        sizes = [math.prod(shape) for shape in shapes]
         variables = {
-            name: tuple(next(columns).reshape((*leading, *shape)) for shape in oracle.shapes)
-            for name in names
+            name: tuple(
+                column.reshape((*leading, *shape))
+                for column, shape in zip(parts[name].split(sizes, -1), shapes, strict=True)
+            )
+            for name in self.flow.variables
         }
-        values = {name: next(columns)[..., 0].to(torch.float64) for name in scalars}
+        values = {name: parts[name][..., 0].to(torch.float64) for name in self.flow.scalars}
         moment = torch.as_tensor(time, dtype=torch.float64, device=packed.device)
         moment = moment.reshape(moment.shape + (1,) * (len(leading) - moment.ndim))
         moment = moment.expand(leading)
         return State(variables, values, moment, torch.zeros_like(moment, dtype=torch.int64))
+
+    def lengths(self, like: Placed) -> dict[str, int]:
+        """How many numbers of a packed state each variable and each scalar has, in their order."""
+        size = sum(math.prod(shape) for shape in self._oracle(like).shapes)
+        variables = dict.fromkeys(self.flow.variables, size)
+        return {**variables, **dict.fromkeys(self.flow.scalars, 1)}
 
     def position(self, packed: Tensor) -> object:
         """θ of packed states, (*leading, dim), or parameters by name for a network."""
@@ -82,7 +85,7 @@ class System(torch.nn.Module):
         return oracle.join(self.unpack(packed, 0.0).position)
 
     def state(self, start: object) -> State:
-        """The state with which a start begins; raises as `pack` does."""
+        """The state with which a start begins."""
         if isinstance(start, State):
             return start
         leaves = _first_tensor(start)
@@ -139,7 +142,7 @@ class System(torch.nn.Module):
         scalars = [state.scalars[name][..., None].to(leaves[0]) for name in self.flow.scalars]
         return torch.cat([*columns, *scalars], -1)
 
-    def _oracle(self, like: Tensor) -> Oracle:
+    def _oracle(self, like: Placed) -> Oracle:
         key = (like.dtype, like.device)
         if key not in self._oracles:
             self._oracles[key] = as_oracle(self.problem, *key)

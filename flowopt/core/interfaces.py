@@ -18,11 +18,49 @@ Sample = Tensor | None
 Evaluate = Callable[["State"], "Evaluation"]
 
 
+class Wiener(NamedTuple):
+    """A Wiener process of a flow; every element of what it drives has its own.
+
+    Attributes:
+        name: In the equations.
+        drives: Names of variables, or of scalars.
+        depends_on: Names of the variables and scalars on which its amplitudes depend; θ where they
+            depend on loss or gradient.
+    """
+
+    name: str
+    drives: tuple[str, ...]
+    depends_on: tuple[str, ...]
+
+
+class Increment(NamedTuple):
+    """Which increment of a Wiener process a draw stands for.
+
+    Attributes:
+        wiener: Name of the process.
+        time: At the start of the step, (*batch,), float64.
+        step_size: (*batch,), float64.
+        share: Where in the step the increment begins and ends, from 0 to 1.
+    """
+
+    wiener: str
+    time: Tensor
+    step_size: Tensor
+    share: tuple[float, float]
+
+
 class Key(NamedTuple):
-    """Names a draw: step number per trajectory, (*batch,) int64, and the place within the step."""
+    """Names a draw.
+
+    Attributes:
+        step: Step number per trajectory, (*batch,), int64.
+        substep: Place within the step.
+        increment: What the draw stands for, to noise that is made of a given path.
+    """
 
     step: Tensor
     substep: int
+    increment: Increment | None = None
 
 
 class Noise(Protocol):
@@ -105,6 +143,15 @@ class FlowLike(Protocol):
         """The sum of all drifts, as a tangent."""
         ...
 
+    @property
+    def wiener(self) -> tuple[Wiener, ...]:
+        """The Wiener processes."""
+        ...
+
+    def diffusion(self, state: State, evaluate: Evaluate) -> dict[str, State]:
+        """Name of each Wiener process → its amplitudes, as a tangent."""
+        ...
+
     def apply(
         self, move: LetterMove, state: State, step_size: Tensor, evaluate: Evaluate, noise: Noise
     ) -> State:
@@ -120,12 +167,14 @@ class LetterMove(NamedTuple):
         kind: "euler", or None for the best map that there is.
         parts: How often the word names the letter: each time it covers 1/parts of the step.
         place: Position in the word; keys the noise.
+        part: Which of the parts, from 0.
     """
 
     letter: str
     kind: str | None
     parts: int
     place: int
+    part: int = 0
 
 
 class Scheme(Protocol):

@@ -49,7 +49,9 @@ class Splitting:
                     f"maps={self.maps}: give letters of {word!r} one of 'exact', 'frozen', 'euler'"
                 )
         self.moves = tuple(
-            LetterMove(letter, self.maps.get(letter), word.count(letter), place)
+            LetterMove(
+                letter, self.maps.get(letter), word.count(letter), place, word[:place].count(letter)
+            )
             for place, letter in enumerate(word)
         )
 

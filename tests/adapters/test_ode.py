@@ -41,7 +41,7 @@ def test_packing_can_be_undone(name):
     flow = slow_flow(name)
     state = moving_state(flow, FLOWS[name].words[0], HILLS, STARTS)
     system = fo.adapters.System(flow, HILLS)
-    packed = system.pack(state)
+    packed = system.packed(state)
     again = system.unpack(packed, state.time)
     assert torch.equal(flat(again), flat(state))
     assert torch.equal(again.time, state.time)

@@ -2,13 +2,24 @@
 
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import NamedTuple
 
 import sympy
 
+from flowopt.core.interfaces import Wiener
 from flowopt.symbolic.energy import Energy
-from flowopt.symbolic.language import LOSS, Equations, g
+from flowopt.symbolic.language import LOSS, Equations, channel, g, theta
 from flowopt.symbolic.maps import LetterMap, letter_map
 from flowopt.symbolic.printer import Compiled, compile_formulas
+
+
+class Normal(NamedTuple):
+    """A standard normal in printed code: its name there, what it is for, and its Wiener process."""
+
+    name: str
+    variable: str
+    channel: int
+    wiener: str
 
 
 @dataclass(frozen=True)
@@ -20,7 +31,7 @@ class Code:
     scalar: Compiled | None
     names: tuple[str, ...]
     scalar_names: tuple[str, ...]
-    normals: tuple[tuple[str, str, int], ...] = ()
+    normals: tuple["Normal", ...] = ()
     uses_gradient: bool = False
 
     @property
@@ -32,7 +43,7 @@ class Code:
 def _compile(
     title: str, equations: Equations, formulas: dict[sympy.Symbol, sympy.Expr], **rest: object
 ) -> Code:
-    normals = [name for name, _, _ in rest.get("normals", ())]
+    normals = [normal.name for normal in rest.get("normals", ())]
     leaves = [v.name for v in equations.variables] + ["g", *normals]
     elementwise = {v.name: f for v, f in formulas.items() if v not in equations.scalars}
     scalar = {v.name: f for v, f in formulas.items() if v in equations.scalars}
@@ -63,7 +74,7 @@ def letter_code(
         for wiener, amplitude in pairs:
             name = f"_n{len(normals)}"
             formulas[variable] += amplitude * sympy.Symbol(name, real=True)
-            normals.append((name, variable.name, channels[wiener]))
+            normals.append(Normal(name, variable.name, channels[wiener], wiener.name))
     return _compile(f"{title}.{letter}", equations, formulas, map=map_, normals=tuple(normals))
 
 
@@ -75,6 +86,36 @@ def drift_code(title: str, equations: Equations) -> Code:
         for variable, drift in term.drift.items():
             formulas[variable] = formulas.get(variable, sympy.S.Zero) + drift
     return _compile(f"{title}.drift", equations, formulas)
+
+
+@lru_cache(maxsize=128)
+def wiener_processes(equations: Equations) -> tuple[Wiener, ...]:
+    """The Wiener processes of all terms, in the order of their first mention."""
+    amplitudes: dict[str, dict[str, sympy.Expr]] = {}
+    for term in equations.terms:
+        for variable in term.diffusion:
+            for wiener, amplitude in term.amplitudes(variable).items():
+                amplitudes.setdefault(wiener.name, {})[variable.name] = amplitude
+    state = {v.name: v for v in (*equations.variables, *equations.scalars)}
+    processes = []
+    for name, table in amplitudes.items():
+        symbols = set().union(*(amplitude.free_symbols for amplitude in table.values()))
+        symbols |= {theta} if symbols & {g, LOSS} else set()
+        depends_on = tuple(name for name, variable in state.items() if variable in symbols)
+        processes.append(Wiener(name, tuple(table), depends_on))
+    return tuple(processes)
+
+
+@lru_cache(maxsize=128)
+def diffusion_code(title: str, equations: Equations, wiener: str) -> Code:
+    """The amplitudes of a Wiener process."""
+    formulas = {
+        variable: term.amplitudes(variable)[channel(wiener)]
+        for term in equations.terms
+        for variable in term.diffusion
+        if channel(wiener) in term.amplitudes(variable)
+    }
+    return _compile(f"{title}.{wiener}", equations, formulas)
 
 
 @lru_cache(maxsize=128)

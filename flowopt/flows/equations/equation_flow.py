@@ -7,10 +7,17 @@ import torch
 from torch import Tensor
 
 from flowopt.core.evaluation import Evaluation
-from flowopt.core.interfaces import Evaluate, Key, LetterMove, Noise
+from flowopt.core.interfaces import Evaluate, Increment, Key, LetterMove, Noise, Wiener
 from flowopt.core.state import Leaves, State, per_trajectory
 from flowopt.errors import CompatibilityError, DefinitionError
-from flowopt.flows.equations.code import Code, drift_code, letter_code, start_code
+from flowopt.flows.equations.code import (
+    Code,
+    diffusion_code,
+    drift_code,
+    letter_code,
+    start_code,
+    wiener_processes,
+)
 from flowopt.flows.equations.energy import FlowEnergy
 from flowopt.flows.equations.formulas import evaluate_formulas, evaluate_scalars
 from flowopt.flows.equations.hyperparameters import checked_hyperparameters
@@ -233,10 +240,27 @@ class EquationFlow:
         self._check_physical_time("the summed drift")
         code = self._codes.get(("drift",)) or drift_code(self.name, self.equations)
         self._codes["drift",] = code
-        values, scalars = self._run(
-            code, state, torch.ones_like(state.time), lambda _: evaluation, ()
-        )
-        return state.map(torch.zeros_like).updated(values, scalars)
+        return self._tangent(code, state, lambda _: evaluation)
+
+    @property
+    def wiener(self) -> tuple[Wiener, ...]:
+        """The Wiener processes."""
+        return wiener_processes(self.equations)
+
+    def diffusion(self, state: State, evaluate: Evaluate) -> dict[str, State]:
+        """Name of each Wiener process → its amplitudes, as a tangent.
+
+        Args:
+            state: Where.
+            evaluate: Called only if an amplitude needs loss or gradient.
+
+        Raises:
+            CompatibilityError: Rates are given per step; `at_step_size` gives the flow in time.
+        """
+        self._check_physical_time("the diffusion")
+        names = [wiener.name for wiener in self.wiener]
+        codes = {name: diffusion_code(self.name, self.equations, name) for name in names}
+        return {name: self._tangent(code, state, evaluate) for name, code in codes.items()}
 
     def apply(
         self, move: LetterMove, state: State, step_size: Tensor, evaluate: Evaluate, noise: Noise
@@ -252,9 +276,11 @@ class EquationFlow:
         """
         code = self._letter(move)
         normals = []
-        for _, variable, wiener in code.normals:
+        share = (move.part / move.parts, (move.part + 1) / move.parts)
+        for _, variable, channel, wiener in code.normals:
             like = state.variables.get(variable) or (state.scalars[variable],)
-            key = Key(state.step, move.place * CHANNELS_PER_LETTER + wiener)
+            increment = Increment(wiener, state.time, step_size, share)
+            key = Key(state.step, move.place * CHANNELS_PER_LETTER + channel, increment)
             normals.append(noise.normal(like, key))
         values, scalars = self._run(code, state, step_size, evaluate, normals)
         return state.updated(values, scalars)
@@ -268,11 +294,11 @@ class EquationFlow:
             evaluation = evaluate(state)
             leaves["g"] = evaluation.gradient
             scalars["L"] = evaluation.loss.to(torch.float64)
-        for (name, variable, _), drawn in zip(code.normals, normals, strict=False):
-            if variable in state.scalars:
-                scalars[name] = drawn[0]
+        for normal, drawn in zip(code.normals, normals, strict=False):
+            if normal.variable in state.scalars:
+                scalars[normal.name] = drawn[0]
             else:
-                leaves[name] = drawn
+                leaves[normal.name] = drawn
         batch_dimensions = state.time.ndim
         values, scalar_values = (), ()
         if code.elementwise:
@@ -283,6 +309,10 @@ class EquationFlow:
             dict(zip(code.names, values, strict=True)),
             dict(zip(code.scalar_names, scalar_values, strict=True)),
         )
+
+    def _tangent(self, code: Code, state: State, evaluate: Evaluate) -> State:
+        values, scalars = self._run(code, state, torch.ones_like(state.time), evaluate, ())
+        return state.map(torch.zeros_like).updated(values, scalars)
 
     def _term(self, letter: str) -> Term:
         for term in self.equations.terms:
