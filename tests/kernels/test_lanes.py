@@ -15,7 +15,6 @@ from flowopt.kernels.loop import as_loop
 from flowopt.kernels.native.build import load
 from flowopt.kernels.native.launch import pointers
 from flowopt.kernels.native.machine import this_machine
-from flowopt.kernels.program import FUNCTIONS
 from flowopt.kernels.step import Traces, inputs_of
 from flowopt.registry import CONTROLS, PROBLEMS
 from flowopt.stepper import Stepper
@@ -25,7 +24,7 @@ from tests.reference.pairs import PAIRS, controlled_pairs
 
 ALL = {name: build() for name, build in PROBLEMS.items()}
 COUNT, STEPS_BEFORE = 37, 3
-# Units in the last place of the largest value; vector and scalar libraries promise four.
+# Units in the last place of the largest value: what a vector library promises of a function.
 ULP = 4
 
 
@@ -68,36 +67,38 @@ def _loop(stepper, carry):
 
 
 def _cases():
-    """Every pair and control, problems and types in turn; a fifth unless time allows."""
+    """Every pair and control, problems and types in turn; a sixth unless time allows."""
     found = []
     for place, (pair, control) in enumerate(controlled_pairs()):
         problem, dtype = list(ALL)[place % len(ALL)], (torch.float64, torch.float32)[place % 2]
-        marks = () if place % 5 == 0 else (pytest.mark.slow,)
+        marks = () if place % 6 == 0 else (pytest.mark.slow,)
         name = f"{pair} {problem} {control} {dtype}"
         found.append(pytest.param(pair, problem, control, dtype, marks=marks, id=name))
     return found
 
 
 def _assert_within_units(ours, theirs):
-    largest = theirs[theirs.isfinite()].abs().max()
+    largest = theirs.nan_to_num(0.0, 0.0, 0.0).abs().max()
     unit = torch.nextafter(largest, largest.new_tensor(torch.inf)) - largest
     torch.testing.assert_close(ours, theirs, rtol=0, atol=ULP * float(unit), equal_nan=True)
 
 
 @pytest.mark.parametrize(("pair", "problem", "control", "dtype"), _cases())
 def test_one_lane_computes_what_a_vector_does(pair, problem, control, dtype):
-    loop, arguments = _loop(*_under_way(pair, ALL[problem], control, dtype))
+    stepper, carry = _under_way(pair, ALL[problem], control, dtype)
+    loop, arguments = _loop(stepper, carry)
     machine = this_machine()
-    left, vector = run_loop(loop, arguments, machine)
-    left_alone, single = run_loop(loop, arguments, replace(machine, width=1))
-    assert left == left_alone
-    body = loop.program.needed(c.ending for c in loop.carried)
-    calls = any(loop.program.nodes[i].op in FUNCTIONS for i in body if i not in loop.uniform)
-    for slot, theirs in vector.items():
-        if calls and theirs.is_floating_point():
-            _assert_within_units(single[slot], theirs)
-        else:
-            assert_equal(single[slot], theirs)
+    alone = run_loop(loop, arguments, replace(machine, width=1))
+    same = run_loop(loop, arguments, replace(machine, functions=frozenset()))
+    library = run_loop(loop, arguments, machine)
+    assert alone[0] == same[0] == library[0]
+    inputs = inputs_of(stepper, carry)
+    # An estimate of the error is a difference of almost equal numbers: rounding is any part of it.
+    estimated = {inputs.step_size, *inputs.memory} if control == "error" else set()
+    for slot, ours in alone[1].items():
+        assert_equal(ours, same[1][slot])
+        if ours.is_floating_point() and slot not in estimated:
+            _assert_within_units(ours, library[1][slot])
 
 
 # A group of threads on a GPU, one after another on the CPU.
