@@ -1,10 +1,10 @@
 """flowopt: optimizers as differential equations, and schemes that step them."""
 
-from flowopt import adapters, classic, flows, optim, problems, stop, symbols
+from flowopt import adapters, classic, diagnostics, flows, optim, problems, stop, symbols
 from flowopt import controls as control
 from flowopt.controls import Constant, ErrorControl, Schedule
 from flowopt.core.state import State
-from flowopt.core.trajectory import Solution, Status
+from flowopt.core.trajectory import Status
 from flowopt.errors import (
     CompatibilityError,
     ConfigurationError,
@@ -14,7 +14,9 @@ from flowopt.errors import (
 )
 from flowopt.flows import EquationFlow as Flow
 from flowopt.integrate import describe_kernel, integrate
+from flowopt.runs import Samples, Training, sample, train
 from flowopt.schemes import Euler, RungeKutta, Splitting, Tableau
+from flowopt.solution import Solution
 from flowopt.symbolic.language import Equations, Term
 
 __all__ = [
@@ -29,6 +31,7 @@ __all__ = [
     "Flow",
     "FlowoptError",
     "RungeKutta",
+    "Samples",
     "Schedule",
     "Solution",
     "Splitting",
@@ -36,15 +39,19 @@ __all__ = [
     "Status",
     "Tableau",
     "Term",
+    "Training",
     "adapters",
     "classic",
     "control",
     "describe_kernel",
+    "diagnostics",
     "flows",
     "integrate",
     "optim",
     "problems",
+    "sample",
     "stop",
     "symbols",
+    "train",
 ]
 __version__ = "0.1.0"

@@ -21,9 +21,10 @@ from flowopt.core.interfaces import FlowLike, Noise, Oracle, Scheme, StepControl
 from flowopt.core.noise import PhiloxNoise, seeded_noise
 from flowopt.core.oracle import as_oracle
 from flowopt.core.state import State
-from flowopt.core.trajectory import Solution, Status
+from flowopt.core.trajectory import Status
 from flowopt.errors import CompatibilityError, ConfigurationError, DataError
 from flowopt.records import Recorder
+from flowopt.solution import Solution
 from flowopt.stepper import Carry, Stepper
 from flowopt.stop import Stop, tried_stop
 
@@ -121,6 +122,13 @@ def integrate(
         },
         loss=carry.evaluation.loss,
         engine=engine,
+        origin={
+            "flow": repr(flow),
+            "scheme": repr(scheme),
+            "problem": getattr(problem, "name", type(problem).__name__),
+            "control": repr(control),
+            "seed": seed,
+        },
     )
 
 

@@ -30,9 +30,20 @@ MAY_IMPORT = {
     "stop": {"core", "arguments"},
     "stepper": {"core", "stop"},
     "records": {"core", "stepper"},
-    "integrate": {"arguments", "stepper", "core", "kernels", "controls", "stop", "records"},
+    "solution": {"core"},
+    "integrate": {
+        "arguments",
+        "solution",
+        "stepper",
+        "core",
+        "kernels",
+        "controls",
+        "stop",
+        "records",
+    },
     "symbols": {"symbolic"},
     "classic": {"arguments", "flows", "schemes", "symbolic"},
+    "runs": {"core", "classic", "diagnostics", "integrate", "problems", "solution"},
     "analysis": {"symbolic", "flows", "schemes", "core"},
 }
 MAY_IMPORT["optim"] = set(MAY_IMPORT)

@@ -158,3 +158,6 @@ pytree.register_pytree_node(
     lambda children, _: State(*children),
     serialized_type_name="flowopt.State",
 )
+
+# A state is tensors and nothing else, so torch.load may read one from a stranger's file.
+torch.serialization.add_safe_globals([State])

@@ -1,13 +1,6 @@
-"""Status of a trajectory, and what an integration returns."""
+"""How a trajectory stands."""
 
-from dataclasses import dataclass, field
 from enum import IntEnum
-from typing import Any
-
-import torch
-from torch import Tensor
-
-from flowopt.core.state import State
 
 
 class Status(IntEnum):
@@ -37,36 +30,3 @@ SENTENCES = {
     Status.STOPPED: "stopped by the user's condition",
     Status.INTERRUPTED: "interrupted from the keyboard",
 }
-
-
-@dataclass(frozen=True)
-class Solution:
-    """Result of `integrate`.
-
-    Attributes:
-        position: Final θ: (*batch, dim), or the leaves of a network.
-        state: Final state, from which another `integrate` continues.
-        status: (*batch,), int8, values of `Status`.
-        steps: Accepted steps, (*batch,), int64.
-        records: Name → (time, *batch, …); NaN after a trajectory's end.
-        times: Name → time of each record, (time, *batch), float64; NaN after the end.
-        counts: "gradients", "losses", "rejected": (*batch,), int64.
-        loss: At the final position, (*batch,).
-        engine: Which engine stepped, and why.
-    """
-
-    position: Any
-    state: State
-    status: Tensor
-    steps: Tensor
-    records: dict[str, Tensor]
-    times: dict[str, Tensor]
-    counts: dict[str, Tensor]
-    loss: Tensor
-    engine: str = field(default="eager torch")
-
-    def summary(self) -> str:
-        """How many trajectories ended how, one line each."""
-        codes, numbers = torch.unique(self.status, return_counts=True)
-        pairs = zip(codes.tolist(), numbers.tolist(), strict=True)
-        return "\n".join(f"{number} {Status(code)}" for code, number in pairs)
