@@ -1,29 +1,22 @@
-"""Kernels over a pool of threads: blocks of lanes are independent, so results are too."""
+"""Kernels over threads: blocks of lanes are independent, so results are too."""
 
 import ctypes
-import os
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor, wait
-from functools import lru_cache
-from itertools import pairwise
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from flowopt.kernels.native.build import Code
+from flowopt.kernels.native.team import run_pieces
 from flowopt.kernels.native.trajectories import Layout
 
 # Pieces per thread: lanes that end early leave their thread with less to do than the others.
-PIECES_PER_THREAD = 8
+PIECES_PER_THREAD = 64
 # Elements below which a second thread costs more than it brings.
 FEW_ELEMENTS = 1 << 15
-
-
-@lru_cache(maxsize=4)
-def _pool(process: int, threads: int) -> ThreadPoolExecutor:
-    """A pool of this process: threads do not survive a fork, so the key names the process."""
-    return ThreadPoolExecutor(threads, thread_name_prefix="flowopt")
+# The same for steps of trajectories.
+FEW_STEPS = 1 << 16
 
 
 def pointers(
@@ -63,24 +56,11 @@ def run_blocks(
         lanes: Trajectories per block.
     """
     blocks = -(-count // lanes)
-    threads = min(torch.get_num_threads(), blocks)
-
-    def piece(first: int, last: int) -> int:
-        return code.run(addresses, sizes, first, last, trials, count)
-
-    if threads <= 1:
-        return piece(0, blocks)
+    threads = min(torch.get_num_threads(), blocks, 1 + count * trials // FEW_STEPS)
     pieces = min(blocks, threads * PIECES_PER_THREAD)
     edges = [blocks * i // pieces for i in range(pieces + 1)]
-    pool = _pool(os.getpid(), threads)
-    tasks = [pool.submit(piece, *edge) for edge in pairwise(edges)]
-    try:
-        wait(tasks)
-    except KeyboardInterrupt:
-        # Nobody may read results while they are written, and none may be left unwritten.
-        wait(tasks)
-        raise
-    return sum(task.result() for task in tasks)
+    tables = ctypes.addressof(addresses), ctypes.addressof(sizes)
+    return run_pieces(code, tables, edges, (trials, count), threads)
 
 
 def run_chunks(code: Code, rows: np.ndarray, numbers: np.ndarray, ends: np.ndarray) -> None:
@@ -95,26 +75,6 @@ def run_chunks(code: Code, rows: np.ndarray, numbers: np.ndarray, ends: np.ndarr
     count = len(rows)
     total = int(ends[-1]) if count else 0
     threads = min(torch.get_num_threads(), count, -(-total // FEW_ELEMENTS))
-    places = rows.ctypes.data, numbers.ctypes.data
-    # Inputs are read by all pieces, so results lie elsewhere and are written once.
-    if threads <= 1:
-        code.run(*places, 0, count, 1, 0)
-        return
     shares = np.linspace(0, total, threads * PIECES_PER_THREAD + 1)[1:-1]
     edges = np.unique([0, *np.searchsorted(ends, shares), count]).tolist()
-    pieces = iter(list(pairwise(edges)))
-
-    def work() -> None:
-        for first, last in pieces:
-            code.run(*places, first, last, int(first == 0), 0)
-
-    pool = _pool(os.getpid(), threads)
-    tasks = [pool.submit(work) for _ in range(threads)]
-    try:
-        wait(tasks)
-    except KeyboardInterrupt:
-        # Nobody may see tensors of which some are stepped and some are not.
-        wait(tasks)
-        raise
-    for task in tasks:
-        task.result()
+    run_pieces(code, (rows.ctypes.data, numbers.ctypes.data), edges, (0, 0), threads)

@@ -1,11 +1,11 @@
 """The update template: one step of every element of many tensors, wherever they lie, in place.
 
-    i64 run(ptr table, ptr numbers, i64 first, i64 last, i64 keep, i64 unused)
+    i64 run(ptr table, ptr numbers, i64 first, i64 last, i64 unused, i64 unused)
 
 steps the chunks first … last − 1 of a table. A row of the table holds the address of each column
 (a variable or the gradient) at the chunk's first element, how many elements it has, and the index
 of its first element among all. `numbers` holds what all elements share, eight bytes each: inputs,
-then results, which are written if `keep` is not zero.
+then results, which are written with the first chunk.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -96,7 +96,7 @@ def print_update(
     text = "\n".join(
         [
             *module.declarations,
-            "define i64 @run(ptr %table, ptr %numbers, i64 %first, i64 %last, i64 %keep, "
+            "define i64 @run(ptr %table, ptr %numbers, i64 %first, i64 %last, i64 %idle, "
             f"i64 %unused) nounwind {attributes} {{",
             *module.lines,
             "}",
@@ -138,7 +138,7 @@ class _Template:
             if index in work.uniform and index not in self.shared:
                 self.shared[index] = self._scalar(index)
         self._spread_out()
-        put("%keeps = icmp ne i64 %keep, 0")
+        put("%keeps = icmp eq i64 %first, 0")
         put("br i1 %keeps, label %results, label %start")
         self.module.label("results")
         for place, index in enumerate(work.kept):
