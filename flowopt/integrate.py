@@ -1,7 +1,8 @@
 """Whole trajectories: a loop over the stepper, with records, status and counts."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from functools import cache
 from itertools import count
 
 import torch
@@ -17,6 +18,7 @@ from flowopt.arguments import (
     span,
 )
 from flowopt.controls import Constant
+from flowopt.core.evaluation import Evaluation
 from flowopt.core.interfaces import FlowLike, Noise, Oracle, Scheme, StepControl
 from flowopt.core.noise import PhiloxNoise, seeded_noise
 from flowopt.core.oracle import as_oracle
@@ -99,14 +101,12 @@ def integrate(
     check_noise(noise)
     control = control or Constant(step_size)
     with torch.no_grad():
-        stepper, carry, first = _joined(
+        plan = _joined(
             flow, scheme, problem, start, steps, duration, control, stop, seed, device, noise
         )
-        oracle, step = stepper.oracle, carry.state.step
-        recorder = Recorder(record, stepper.flow, oracle, step_size)
-        recorder.take(carry)
-        draws = first, seed, tuple(carry.state.batch)
-        engine, carry = _stepped(stepper, carry, recorder, draws, progress, steps, compile)
+        oracle, step = plan.stepper.oracle, plan.state.step
+        recorder = Recorder(record, plan.stepper.flow, oracle, step_size)
+        engine, carry = _stepped(plan, recorder, seed, progress, steps, compile)
     records, times = recorder.result()
     return Solution(
         position=oracle.join(carry.state.position),
@@ -163,10 +163,29 @@ def describe_kernel(
     check_settings(step_size, 1, None, control, seed, True)
     control = control or Constant(step_size)
     with torch.no_grad():
-        stepper, carry, _ = _joined(
-            flow, scheme, problem, start, 1, None, control, stop, seed, None
-        )
-        return kernels.describe(stepper, carry)
+        plan = _joined(flow, scheme, problem, start, 1, None, control, stop, seed, None)
+        return kernels.describe(plan.stepper, plan.carry())
+
+
+@dataclass(frozen=True)
+class _Plan:
+    """What makes a run, and where it begins.
+
+    Attributes:
+        stepper: Joins flow, scheme, control, problem and noise.
+        state: Of all trajectories.
+        first: Step number.
+        evaluate: Loss and gradient of the state, in eager torch; computed once.
+    """
+
+    stepper: Stepper
+    state: State
+    first: int
+    evaluate: Callable[[], Evaluation]
+
+    def carry(self) -> Carry:
+        """The first carry, in eager torch."""
+        return self.stepper.start(self.state, self.evaluate())
 
 
 def _joined(
@@ -181,8 +200,8 @@ def _joined(
     seed: int,
     device: torch.device | str | None,
     noise: Noise | None = None,
-) -> tuple[Stepper, Carry, int]:
-    """Everything that makes a run, checked, where it begins, and the step number there."""
+) -> _Plan:
+    """Everything that makes a run, checked; what a kernel may compute is not computed."""
     scheme.check(flow)
     control.check(flow, scheme)
     check_duration(duration, flow)
@@ -198,25 +217,26 @@ def _joined(
         first = int(step.max()) if step.numel() else 0
     # A scheme that ended with a gradient had it on the minibatch of the step before.
     behind = 1 if first and scheme.ends_with_gradient(flow) else 0
-    evaluation = oracle.evaluate(position, oracle.draw(first - behind, seed, batch))
-    state = earlier or flow.initial_state(position, step, lambda _: evaluation)
+    evaluate = cache(lambda: oracle.evaluate(position, oracle.draw(first - behind, seed, batch)))
+    state = earlier or flow.initial_state(position, step, lambda _: evaluate())
     stepper = Stepper(
         flow,
         scheme,
         oracle,
         seeded_noise(seed, batch, where) if noise is None else noise,
         control,
-        tried_stop(stop, state, evaluation),
+        tried_stop(stop, state, evaluate),
         None if duration is None else state.time + span(duration, batch, where),
         None if steps is None else state.step + steps,
     )
-    return stepper, stepper.start(state, evaluation), first
+    return _Plan(stepper, state, first, evaluate)
 
 
-def _reason_against_kernel(compile: bool | str, stepper: Stepper, carry: Carry) -> str | None:
+def _reason_against_kernel(compile: bool | str, plan: _Plan) -> str | None:
     """Why not to try a kernel; None where one is to be tried."""
     if compile is False:
         return "compile=False"
+    stepper, state = plan.stepper, plan.state
     if not isinstance(stepper.noise, PhiloxNoise):
         if compile is True:
             raise CompatibilityError(f"compile=True: {OWN_NOISE}")
@@ -224,9 +244,9 @@ def _reason_against_kernel(compile: bool | str, stepper: Stepper, carry: Carry) 
     if compile is True:
         return None
     if stepper.last_step is not None:
-        steps = stepper.last_step - carry.state.step
+        steps = stepper.last_step - state.step
     else:
-        steps = (stepper.end_time - carry.state.time) / carry.step_size
+        steps = (stepper.end_time - state.time) / plan.carry().step_size
     trajectories = max(steps.numel(), LEAST_TRAJECTORIES)
     if steps.numel() and float(steps.max()) * trajectories >= WORTH_A_KERNEL:
         return None
@@ -234,21 +254,24 @@ def _reason_against_kernel(compile: bool | str, stepper: Stepper, carry: Carry) 
 
 
 def _stepped(
-    stepper: Stepper,
-    carry: Carry,
+    plan: _Plan,
     recorder: Recorder,
-    draws: tuple[int, int, tuple[int, ...]],
+    seed: int,
     progress: bool | Callable[[int], None],
     steps: int | None,
     compile: bool | str,
 ) -> tuple[str, Carry]:
     """The engine and the last carry."""
-    reason = _reason_against_kernel(compile, stepper, carry)
+    reason = _reason_against_kernel(compile, plan)
     if reason is None:
         report, close = _reporter(progress, steps)
         try:
             carry = kernels.run(
-                stepper, carry, record=recorder.take, intervals=recorder.intervals, report=report
+                plan.stepper,
+                plan.state,
+                record=recorder.take,
+                intervals=recorder.intervals,
+                report=report,
             )
             return "native kernel", carry
         except kernels.UnfitError as error:
@@ -257,19 +280,20 @@ def _stepped(
             reason = str(error)
         finally:
             close()
-    return f"eager torch: {reason}", _run(stepper, carry, recorder, draws, progress, steps)
+    return f"eager torch: {reason}", _run(plan, recorder, seed, progress, steps)
 
 
 def _run(
-    stepper: Stepper,
-    carry: Carry,
+    plan: _Plan,
     recorder: Recorder,
-    draws: tuple[int, int, tuple[int, ...]],
+    seed: int,
     progress: bool | Callable[[int], None],
     steps: int | None,
 ) -> Carry:
     """Advances until no trajectory runs; from the keyboard, until interrupted."""
-    first, seed, batch = draws
+    stepper, first, batch = plan.stepper, plan.first, tuple(plan.state.batch)
+    carry = plan.carry()
+    recorder.take(carry)
     report, close = _reporter(progress, steps)
     draw = stepper.oracle.draw
     following = draw(first, seed, batch)

@@ -66,7 +66,9 @@ def rest(tolerance: float) -> Stop:
     return Stop(Small(_squared(tolerance), ("p", "m")), Status.GRADIENT_SMALL)
 
 
-def tried_stop(stop: Stop | Callable | None, state: State, evaluation: Evaluation) -> Stop | None:
+def tried_stop(
+    stop: Stop | Callable | None, state: State, evaluate: Callable[[], Evaluation]
+) -> Stop | None:
     """A stop from what the user gave: ours, or a function, which is tried at the start."""
     if stop is None or isinstance(stop, Stop):
         return stop
@@ -75,7 +77,7 @@ def tried_stop(stop: Stop | Callable | None, state: State, evaluation: Evaluatio
             f"stop={stop!r}: give flowopt.stop.gradient(1e-6), flowopt.stop.rest(1e-6) or a "
             "function of (state, evaluation)"
         )
-    met = stop(state, evaluation)
+    met = stop(state, evaluate())
     if not isinstance(met, Tensor) or met.dtype != torch.bool or met.shape != state.batch:
         came = f"{met.dtype}, {tuple(met.shape)}" if isinstance(met, Tensor) else repr(met)
         raise ConfigurationError(

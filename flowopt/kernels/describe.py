@@ -8,13 +8,15 @@ from typing import Any
 
 from torch.utils import _pytree as pytree
 
+from flowopt.kernels.batch import shared_places
 from flowopt.kernels.device.ptx import assemble, print_device
-from flowopt.kernels.engine import check_place, shared_places
+from flowopt.kernels.engine import check_place
+from flowopt.kernels.inputs import Inputs, inputs_of
 from flowopt.kernels.loop import Loop, as_loop
 from flowopt.kernels.native.machine import this_machine
 from flowopt.kernels.native.trajectories import print_trajectories
 from flowopt.kernels.program import FLOATS, Node
-from flowopt.kernels.step import Inputs, Traces, inputs_of
+from flowopt.kernels.step import Traces
 
 INFIX = {
     "add": "+",
@@ -73,10 +75,10 @@ def describe(stepper: Any, carry: Any) -> Description:
     Raises:
         UnfitError: There is no kernel for this stepper; the message says why.
     """
-    check_place(stepper, carry)
+    check_place(stepper, carry.state)
     inputs = inputs_of(stepper, carry)
-    traced = Traces().get(stepper, inputs).traced
-    loop = as_loop(traced, inputs.status, shared_places(inputs))
+    traced = Traces().get(stepper, inputs).step.traced
+    loop = as_loop(traced, inputs.status, shared_places(inputs._replace(unknown=frozenset())))
     llvm = print_trajectories(loop, this_machine()).text
     return Description(_Listing(loop, _names(stepper, inputs)).text(), llvm, loop)
 

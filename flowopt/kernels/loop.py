@@ -53,6 +53,12 @@ class Loop:
     uniform: frozenset[int]
     constant: frozenset[int]
 
+    @property
+    def alike(self) -> frozenset[int]:
+        """Slots in which all trajectories that run on have the same numbers after a step."""
+        different = {c.slot for c in self.carried if c.going not in self.uniform}
+        return frozenset(c.slot for c in self.carried) - different
+
 
 def as_loop(traced: Traced, status: int, alike: Collection[int]) -> Loop:
     """Specialises a traced step to trajectories that run.
@@ -77,7 +83,7 @@ def as_loop(traced: Traced, status: int, alike: Collection[int]) -> Loop:
     running = program.constant(RUNNING, I64)
     ending = program.rewrite([out for _, _, out in places], {status_start: running})
     (status_end,) = (e for e, p in zip(ending, places, strict=True) if p[0] == status)
-    goes = program.emit("eq", BOOL, status_end, running)
+    goes = _narrowed(program, program.emit("eq", BOOL, status_end, running))
     facts = {v: program.constant(truth, BOOL) for v, truth in _facts(program, goes).items()}
     going = program.rewrite(ending, facts)
     candidates = {
@@ -115,6 +121,22 @@ def _changing(traced: Traced) -> list[tuple[int, int, int]]:
 
 def _kind(traced: Traced, slot: int) -> str:
     return scalar_dtype(traced.arguments[slot].dtype)
+
+
+def _narrowed(program: Program, truth: int) -> int:
+    """A conjunction with each part simplified by what those before it say."""
+    pending, narrowed = [truth], program.constant(True, BOOL)
+    while pending:
+        value = pending.pop()
+        node = program.nodes[value]
+        if node.op == "and" and node.dtype == BOOL:
+            pending += reversed(node.args)
+            continue
+        facts = _facts(program, narrowed)
+        known = {v: program.constant(state, BOOL) for v, state in facts.items()}
+        (value,) = program.rewrite([value], known)
+        narrowed = program.emit("and", BOOL, narrowed, value)
+    return narrowed
 
 
 def _facts(program: Program, truth: int) -> dict[int, bool]:

@@ -193,11 +193,13 @@ class Program:
             op, dtype, args, data = self.nodes[index]
             changed = tuple(new[a] for a in args)
             if changed == args:
-                new[index] = index
+                found = index
             elif op == "convert":
-                new[index] = self.convert(changed[0], dtype)
+                found = self.convert(changed[0], dtype)
             else:
-                new[index] = self.emit(op, dtype, *changed, data=data)
+                found = self.emit(op, dtype, *changed, data=data)
+            # What has become one of the replaced values is replaced too.
+            new[index] = replaced.get(found, found)
         return [new[root] for root in roots]
 
     def needed(self, roots: Iterable[int], stop: Iterable[int] = ()) -> list[int]:

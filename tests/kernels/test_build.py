@@ -11,18 +11,23 @@ import torch
 
 import flowopt as fo
 from flowopt.kernels import UnfitError, engine
-from flowopt.kernels.native import build, cache
+from flowopt.kernels.native import build, cache, team
 from flowopt.kernels.native.machine import this_machine
 from flowopt.kernels.program import F32, F64, FUNCTIONS
 from flowopt.kernels.step import Traces
 from tests.kernels import losses
 from tests.kernels.machinery import assert_equal, by_kernel, samples
 
+# A run has a kernel that starts trajectories and one that steps them.
+KERNELS = 2
+
 
 @pytest.fixture
 def builds(monkeypatch):
     """A list that grows by one with every compilation."""
     found = []
+    # What hands pieces to threads is built once per process.
+    team._team()
     compile_object = build.compile_object
 
     def counted(text, machine):
@@ -72,9 +77,9 @@ CHANGES = {
 @pytest.mark.parametrize("name", CHANGES)
 def test_a_new_value_builds_nothing_and_counts(name, builds, empty_cache):
     before = _run()
-    assert len(builds) == 1
+    assert len(builds) == KERNELS
     after = _run(**CHANGES[name])
-    assert len(builds) == 1
+    assert len(builds) == KERNELS
     if name != "batch size":
         assert not torch.equal(after.position, before.position)
 
@@ -89,22 +94,22 @@ def test_the_same_objects_are_traced_once(monkeypatch):
     problem = losses.Scaled(2.0)
     for step_size in (0.05, 0.1, 0.2):
         _run(problem, step_size=step_size)
-    assert len(made) == 1
+    assert len(made) == KERNELS
 
 
 def test_object_code_is_found_again_on_disk(builds, empty_cache):
     first = _run()
     build.load.cache_clear()
     second = _run()
-    assert len(builds) == 1
-    assert len(list(empty_cache.glob("*.o"))) == 1
+    assert len(builds) == KERNELS
+    assert len(list(empty_cache.glob("*.o"))) == KERNELS
     assert_equal(second.position, first.position)
 
 
 @pytest.mark.parametrize("fault", ["cut", "garbage", "empty", "flipped"])
 def test_a_corrupt_file_is_built_again(fault, builds, empty_cache):
     first = _run()
-    (file,) = empty_cache.glob("*.o")
+    file = max(empty_cache.glob("*.o"), key=lambda found: found.stat().st_size)
     content = file.read_bytes()
     flipped = bytearray(content)
     flipped[len(flipped) // 2] ^= 1
@@ -118,7 +123,7 @@ def test_a_corrupt_file_is_built_again(fault, builds, empty_cache):
     )
     build.load.cache_clear()
     assert_equal(_run().position, first.position)
-    assert len(builds) == 2
+    assert len(builds) == KERNELS + 1
     assert file.read_bytes() == content
 
 
@@ -126,7 +131,7 @@ def test_a_folder_that_can_not_be_written_is_done_without(builds, empty_cache, t
     # A file where the folder should be; permissions do not hold back the superuser.
     empty_cache.write_text("in the way")
     _run()
-    assert len(builds) == 1
+    assert len(builds) == KERNELS
     assert empty_cache.read_text() == "in the way"
 
 

@@ -9,13 +9,14 @@ import torch
 import flowopt as fo
 from flowopt.core.noise import seeded_noise
 from flowopt.core.oracle import as_oracle
+from flowopt.kernels.batch import shared_places
 from flowopt.kernels.device import ptx
-from flowopt.kernels.engine import shared_places
+from flowopt.kernels.inputs import inputs_of
 from flowopt.kernels.loop import as_loop
 from flowopt.kernels.native.build import load
 from flowopt.kernels.native.launch import pointers
 from flowopt.kernels.native.machine import this_machine
-from flowopt.kernels.step import Traces, inputs_of
+from flowopt.kernels.step import Traces
 from flowopt.registry import CONTROLS, PROBLEMS
 from flowopt.stepper import Stepper
 from flowopt.stop import tried_stop
@@ -44,7 +45,7 @@ def _under_way(pair, problem, control, dtype):
         oracle,
         seeded_noise(0, batch, device),
         CONTROLS[control](pair.step_size),
-        tried_stop(fo.stop.gradient(1e-3), state, evaluation),
+        tried_stop(fo.stop.gradient(1e-3), state, lambda: evaluation),
         last_step=none + 1000,
     )
     carry = stepper.start(state, evaluation)
@@ -59,8 +60,8 @@ def _under_way(pair, problem, control, dtype):
 def _loop(stepper, carry):
     """The loop of a stepper, and its arguments."""
     inputs = inputs_of(stepper, carry)
-    traced = Traces().get(stepper, inputs).traced
-    loop = as_loop(traced, inputs.status, shared_places(inputs))
+    traced = Traces().get(stepper, inputs).step.traced
+    loop = as_loop(traced, inputs.status, shared_places(inputs._replace(unknown=frozenset())))
     places = zip(inputs.tensors, inputs.lanes, strict=True)
     arguments = [columns_of(t) if lane else t.contiguous() for t, lane in places]
     return loop, [*arguments, *traced.captured]

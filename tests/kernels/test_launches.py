@@ -5,7 +5,7 @@ import torch
 
 import flowopt as fo
 from flowopt.core.noise import seeded_noise
-from flowopt.kernels import engine
+from flowopt.kernels import batch, engine
 from tests.kernels import losses
 from tests.kernels.machinery import assert_equal, by_kernel
 
@@ -298,3 +298,29 @@ def test_a_small_network_is_a_kernel_too():
     assert ours.engine == "native kernel"
     for name, weights in theirs.position.items():
         torch.testing.assert_close(ours.position[name], weights, rtol=1e-12, atol=1e-13)
+
+
+def test_eager_torch_evaluates_a_few_of_the_starts():
+    sizes = []
+
+    def loss(theta):
+        sizes.append(theta.reshape(-1, 2).shape[0])
+        return losses.neuron(theta)
+
+    problem = losses.Plain(loss)
+    for _ in range(2):
+        sizes.clear()
+        flow = fo.flows.gradient_flow()
+        fo.integrate(flow, fo.Euler(), problem, _start(200), step_size=0.1, steps=5, compile=True)
+        assert max(sizes) <= batch.CHECKED_STARTS
+
+
+def test_whether_a_trajectory_goes_on_needs_no_selection():
+    # What it would keep if it ended decides nothing: the chain of a step is as short as can be.
+    flow = fo.flows.gradient_flow()
+    stop = fo.stop.gradient(1e-3)
+    description = fo.describe_kernel(
+        flow, fo.Splitting("A"), PROBLEM, _start(4), step_size=0.1, stop=stop
+    )
+    needed = description.loop.program.needed([description.loop.goes])
+    assert all(description.loop.program.nodes[i].op != "select" for i in needed)

@@ -18,7 +18,7 @@ from flowopt.kernels.program import I64
 
 # Vectors per block and the most operations of a step: several hide the latency of one another
 # where registers allow.
-COPIES = {4: 350, 2: 450}
+COPIES = {4: 250, 3: 350, 2: 450}
 
 
 class Layout(NamedTuple):

@@ -1,0 +1,167 @@
+"""Trajectories in memory as a kernel wants them, and launches of its code on them."""
+
+import math
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils import _pytree as pytree
+
+from flowopt.core.trajectory import Status
+from flowopt.kernels.inputs import Inputs
+from flowopt.kernels.native.launch import pointers, run_blocks
+from flowopt.kernels.step import Part, TracedStep
+
+# Starts at which a kernel is compared with eager torch before it is used.
+CHECKED_STARTS = 16
+
+
+class Batch:
+    """Memory and code of one batch.
+
+    Args:
+        step: What is launched.
+        inputs: Where the trajectories are.
+        batch: Their shape.
+        alike: Places that they have in common; looked for where not given.
+    """
+
+    def __init__(
+        self,
+        step: TracedStep,
+        inputs: Inputs,
+        batch: torch.Size,
+        alike: frozenset[int] | None = None,
+    ):
+        """See the class."""
+        self.step, self.inputs, self.batch = step, inputs, batch
+        self.count = batch.numel()
+        self.alike = shared_places(inputs) if alike is None else alike
+        self.arguments = [
+            _columns(tensor, len(batch)) if lane else tensor.contiguous()
+            for tensor, lane in zip(inputs.tensors, inputs.lanes, strict=True)
+        ]
+        self.results: dict[int, Tensor] = {}
+
+    def start(self) -> None:
+        """Fills in what follows from the state."""
+        self.arguments[self.inputs.status].zero_()
+        part = self.step.start
+        self.results = {slot: self.arguments[slot] for slot in self.inputs.unknown}
+        kernel = part.kernel(self.inputs.status, self.alike)
+        self._launch(part, self.alike, 1)
+        self.alike |= kernel.alike & self.inputs.scalars
+        self.results = {}
+
+    def refresh(self, step_size: Tensor, memory: tuple[Tensor, ...]) -> None:
+        """Takes what the control says before a chunk."""
+        places = (self.inputs.step_size, *self.inputs.memory)
+        for place, tensor in zip(places, (step_size, *memory), strict=True):
+            lane = self.inputs.lanes[place]
+            column = _columns(tensor, len(self.batch)) if lane else tensor.contiguous()
+            if column.data_ptr() != self.arguments[place].data_ptr():
+                self.arguments[place] = column
+                self.part_ways()
+
+    def run(self, trials: int) -> int:
+        """Launches the kernel; returns how many trajectories still run."""
+        return self._launch(self.step.step, self.alike, trials)
+
+    def _launch(self, part: Part, alike: frozenset[int], trials: int) -> int:
+        status = self.arguments[self.inputs.status].numpy()
+        running = status == int(Status.RUNNING)
+        witness = int(running.argmax()) if self.count else 0
+        if not self.count or not running[witness]:
+            return 0
+        source, code, _ = part.kernel(self.inputs.status, alike)
+        layout = source.layout
+        shared = {
+            slot: self.arguments[slot].reshape(-1, self.count)[:, witness].clone()
+            for slot in layout.shared
+        }
+        results = {}
+        for slot in layout.carried:
+            # A chunk after the first writes where it reads: what the caller gave stays as it was.
+            own = self.results.get(slot)
+            fresh = own is not self.arguments[slot]
+            results[slot] = torch.empty_like(self.arguments[slot]) if fresh else own
+        captured = (t.detach().contiguous() for t in part.traced.captured)
+        addresses, sizes = pointers(layout, [*self.arguments, *captured], results, shared)
+        left = run_blocks(
+            code, addresses, sizes, trials=trials, count=self.count, lanes=source.lanes
+        )
+        self.results = results
+        for slot, tensor in results.items():
+            self.arguments[slot] = tensor
+        return left
+
+    def part_ways(self) -> None:
+        """Takes another kernel where trajectories have no longer in common what they had.
+
+        Trajectories that were held at records have made different numbers of trials.
+        """
+        running = self.arguments[self.inputs.status].numpy() == int(Status.RUNNING)
+        witness = int(running.argmax())
+        numbers = {place: self.arguments[place].numpy() for place in self.alike}
+        self.alike = frozenset(
+            place
+            for place, column in numbers.items()
+            if ((column == column[witness]) | ~running).all()
+        )
+
+    def carry(self, chosen: Tensor | None = None) -> Any:
+        """The carry with the batch's own shape; or of some trajectories, one dimension."""
+        carry, _ = pytree.tree_unflatten(self._tensors(chosen), self.inputs.spec)
+        return carry
+
+    def some(self, chosen: Tensor) -> Inputs:
+        """What some of the trajectories start the next step from."""
+        return self.inputs._replace(tensors=self._tensors(chosen))
+
+    def _tensors(self, chosen: Tensor | None) -> list[Tensor]:
+        places = zip(self.arguments, self.inputs.lanes, strict=True)
+        return [
+            self._rows(column, self.inputs.rest(place), chosen) if lane else column
+            for place, (column, lane) in enumerate(places)
+        ]
+
+    def _rows(self, column: Tensor, rest: tuple[int, ...], chosen: Tensor | None) -> Tensor:
+        """The inverse of `_columns`."""
+        batch = tuple(self.batch)
+        if chosen is not None:
+            batch = (len(chosen),)
+            column = column.reshape(-1, self.count)[:, chosen]
+        if rest:
+            column = column.reshape(-1, math.prod(batch)).t()
+        return column.reshape((*batch, *rest))
+
+
+def _columns(tensor: Tensor, batch_dimensions: int) -> Tensor:
+    """(*batch, *rest) as struct of arrays, (rest…, count) in memory."""
+    rest = tensor.shape[batch_dimensions:]
+    if rest.numel() == 1:
+        return tensor.reshape(-1).contiguous()
+    return tensor.reshape(-1, rest.numel()).t().contiguous()
+
+
+def shared_places(inputs: Inputs) -> frozenset[int]:
+    """Places whose numbers are known and the same for all trajectories."""
+    found = set()
+    for place in inputs.scalars - inputs.unknown:
+        tensor = inputs.tensors[place]
+        if inputs.lanes[place] and tensor.numel() and inputs.rest(place) == ():
+            # numpy: threads would cost more than they gain.
+            numbers = tensor.numpy()
+            if numbers.min() == numbers.max():
+                found.add(place)
+    return frozenset(found)
+
+
+def spread(status: Tensor) -> Tensor:
+    """Indices of up to 16 trajectories, of those that run if any does; fewer if there are fewer."""
+    running = np.flatnonzero(status.numpy() == int(Status.RUNNING))
+    if not len(running):
+        running = np.arange(status.numel())
+    places = np.linspace(0, len(running) - 1, min(CHECKED_STARTS, len(running)))
+    return torch.from_numpy(running[places.round().astype(np.int64)])

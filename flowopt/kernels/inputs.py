@@ -1,0 +1,194 @@
+"""What a stepper's `advance` reads, as flat tensors."""
+
+import copy
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+from torch.utils import _pytree as pytree
+
+from flowopt.core.interfaces import Point
+from flowopt.core.noise import PhiloxNoise
+
+# A batch size that no table of a control has by accident when it starts.
+ROWS = 5
+
+
+class Inputs(NamedTuple):
+    """Tensors of a step, flattened.
+
+    Attributes:
+        tensors: Carry first, then surroundings.
+        lanes: Whether there is one value per trajectory, on the batch dimensions.
+        spec: Of (carry, surroundings).
+        carried: How many belong to the carry.
+        status: Place of the status.
+        memory: Places of what the control remembers.
+        step_size: Place of the step size.
+        scalars: Places that may be equal for all trajectories.
+        unknown: Places that follow from the others when a run starts.
+    """
+
+    tensors: list[Tensor]
+    lanes: list[bool]
+    spec: pytree.TreeSpec
+    carried: int
+    status: int
+    memory: tuple[int, ...]
+    step_size: int
+    scalars: frozenset[int]
+    unknown: frozenset[int]
+
+    def rest(self, place: int) -> tuple[int, ...]:
+        """Shape of one trajectory's part of a tensor."""
+        batch = self.tensors[self.status].ndim
+        return tuple(self.tensors[place].shape[batch:])
+
+
+def inputs_of(stepper: Any, carry: Any, memory_lanes: Sequence[bool] | None = None) -> Inputs:
+    """Everything that a step of this stepper reads, but for what the loss closes over.
+
+    Args:
+        stepper: Joins flow, scheme, control, problem and noise.
+        carry: Where the trajectories are.
+        memory_lanes: What `lanes_of_memory` says, where that is known.
+    """
+    batch = carry.state.batch
+    surroundings = _surroundings(stepper, batch)
+    tensors, spec = pytree.tree_flatten((carry, surroundings))
+    carried = len(pytree.tree_leaves(carry))
+    memory = _places(carry, "memory")
+    step_size, status = _places(carry, "step_size"), _places(carry, "status")
+    lanes = [tensor.shape[: len(batch)] == batch for tensor in tensors]
+    for place in range(carried, len(tensors)):
+        # Settings are one number, or one per trajectory; a batch of () has one trajectory.
+        lanes[place] = tensors[place].shape == batch != ()
+    state = carry.state
+    common = {
+        id(t)
+        for t in (carry.gradients, carry.rejected, state.time, state.step, *state.scalars.values())
+    }
+    if isinstance(stepper.noise, PhiloxNoise):
+        index = next(i for i, t in enumerate(tensors) if t is stepper.noise.trajectory)
+        lanes[index] = True
+    if memory:
+        known = memory_lanes or lanes_of_memory(stepper, carry)
+        for place, lane in zip(memory, known, strict=True):
+            lanes[place] = lane
+    scalars = {i for i, t in enumerate(tensors) if id(t) in common}
+    scalars |= {*step_size, *(i for i in range(carried, len(tensors)) if lanes[i])}
+    unknown = {i for i in range(carried) if lanes[i]} - {*_places(carry, "state")}
+    return Inputs(
+        tensors,
+        lanes,
+        spec,
+        carried,
+        status[0],
+        memory,
+        step_size[0],
+        frozenset(scalars),
+        frozenset(unknown),
+    )
+
+
+def _places(carry: Any, name: str) -> tuple[int, ...]:
+    """Where an attribute of the carry lies among its leaves."""
+    marks = pytree.tree_map(lambda _: object(), getattr(carry, name))
+    known = {id(mark) for mark in pytree.tree_leaves(marks)}
+    leaves = pytree.tree_leaves(replace(carry, **{name: marks}))
+    return tuple(i for i, leaf in enumerate(leaves) if id(leaf) in known)
+
+
+def lanes_of_memory(stepper: Any, carry: Any) -> list[bool]:
+    """Which memory of the control is one value per trajectory: it grows with the batch."""
+    if not carry.memory:
+        return []
+    batch = carry.state.batch
+    chosen = torch.zeros(ROWS, dtype=torch.int64)
+    small, state = some_of(stepper, carry.state, chosen)
+    # Only shapes are looked at.
+    evaluation = pytree.tree_map(
+        lambda t: torch.zeros((ROWS, *t.shape[len(batch) :]), dtype=t.dtype), carry.evaluation
+    )
+    _, memory = small.control.start(Point(state, evaluation), small.flow)
+    return [tensor.shape[:1] == (ROWS,) for tensor in memory]
+
+
+def _parts(thing: object) -> dict[str, Tensor]:
+    """Tensors that a setting holds as attributes."""
+    held = getattr(thing, "__dict__", {})
+    return {name: value for name, value in held.items() if isinstance(value, Tensor)}
+
+
+def _surroundings(stepper: Any, batch: torch.Size) -> dict[str, Any]:
+    """What a step reads besides the carry: settings that may change without a new program."""
+    hyperparameters = getattr(stepper.flow, "hyperparameters", {})
+    found: dict[str, Any] = {
+        "control": _parts(stepper.control),
+        "scheme": _parts(stepper.scheme),
+        "hyperparameters": {
+            name: value.expand(batch) if value.ndim else value
+            for name, value in hyperparameters.items()
+        },
+        "ends": [t for t in (stepper.end_time, stepper.last_step) if t is not None],
+    }
+    if stepper.stop is not None:
+        found["stop"] = _parts(stepper.stop.condition)
+    if isinstance(stepper.noise, PhiloxNoise):
+        found["noise"] = [stepper.noise.seed, stepper.noise.trajectory]
+    return found
+
+
+def _with_parts(thing: Any, parts: dict[str, Tensor]) -> Any:
+    if not parts:
+        return thing
+    changed = copy.copy(thing)
+    changed.__dict__.update(parts)
+    return changed
+
+
+def rebound(stepper: Any, surroundings: dict[str, Any]) -> Any:
+    """The same stepper with other tensors in its settings."""
+    ends = list(surroundings["ends"])
+    changes: dict[str, Any] = {
+        "control": _with_parts(stepper.control, surroundings["control"]),
+        "scheme": _with_parts(stepper.scheme, surroundings["scheme"]),
+        "end_time": None if stepper.end_time is None else ends.pop(0),
+        "last_step": None if stepper.last_step is None else ends.pop(0),
+    }
+    if surroundings["hyperparameters"]:
+        changes["flow"] = stepper.flow.with_hyperparameters(**surroundings["hyperparameters"])
+    if "stop" in surroundings:
+        condition = _with_parts(stepper.stop.condition, surroundings["stop"])
+        changes["stop"] = replace(stepper.stop, condition=condition)
+    if "noise" in surroundings:
+        seed, trajectory = surroundings["noise"]
+        changes["noise"] = stepper.noise._replace(seed=seed, trajectory=trajectory)
+    return replace(stepper, **changes)
+
+
+def some_of(stepper: Any, state: Any, chosen: Tensor) -> tuple[Any, Any]:
+    """Stepper and state of some of the trajectories, as a batch of one dimension."""
+    batch = state.batch
+
+    def few(tensor: Tensor) -> Tensor:
+        return tensor.reshape((-1, *tensor.shape[len(batch) :]))[chosen]
+
+    settings = pytree.tree_map(
+        lambda t: few(t) if t.shape == batch != () else t, _surroundings(stepper, batch)
+    )
+    return rebound(stepper, settings), pytree.tree_map(few, state)
+
+
+def grown(few: Any, state: Any, lanes: Sequence[bool]) -> Any:
+    """A carry for all trajectories, not filled in yet, from that of a few of them."""
+
+    def empty(tensor: Tensor, lane: bool = True) -> Tensor:
+        shape = (*state.batch, *tensor.shape[1:])
+        return torch.empty(shape, dtype=tensor.dtype) if lane else tensor
+
+    memory = tuple(empty(*pair) for pair in zip(few.memory, lanes, strict=True))
+    rest = pytree.tree_map(empty, replace(few, state=(), memory=()))
+    return replace(rest, state=state, memory=memory)
