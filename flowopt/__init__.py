@@ -2,7 +2,7 @@
 
 from flowopt import adapters, classic, diagnostics, flows, optim, problems, stop, symbols
 from flowopt import controls as control
-from flowopt.controls import Constant, ErrorControl, Schedule
+from flowopt.controls import Constant, ErrorControl, LyapunovControl, Schedule
 from flowopt.core.state import State
 from flowopt.core.trajectory import Status
 from flowopt.errors import (
@@ -30,6 +30,7 @@ __all__ = [
     "Euler",
     "Flow",
     "FlowoptError",
+    "LyapunovControl",
     "RungeKutta",
     "Samples",
     "Schedule",

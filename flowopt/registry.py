@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from flowopt import classic, flows, problems
 from flowopt.classic import Method
-from flowopt.controls import Constant, ErrorControl, Schedule
+from flowopt.controls import Constant, ErrorControl, LyapunovControl, Schedule
 from flowopt.core.interfaces import FlowLike, Scheme, StepControl
 from flowopt.problems import Landscape
 from flowopt.schemes import TABLEAUX, Euler, RungeKutta
@@ -54,6 +54,7 @@ CONTROLS: Mapping[str, Callable[[float], StepControl]] = {
     "constant": Constant,
     "schedule": lambda step_size: Schedule(lambda step: step_size / (1.0 + 0.1 * step)),
     "error": lambda step_size: ErrorControl(rtol=1e-4, atol=1e-6, first_step=step_size),
+    "lyapunov": lambda step_size: LyapunovControl(first_step=step_size),
 }
 
 METHODS: Mapping[str, Callable[[], Method]] = {

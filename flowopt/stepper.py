@@ -126,6 +126,7 @@ class Stepper:
         evaluate.switch(following)
         evaluation = evaluate(after)
         trial = Trial(
+            self.flow,
             Point(before, carry.evaluation),
             Point(after, evaluation),
             proposal.error,

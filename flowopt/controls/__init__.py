@@ -2,5 +2,6 @@
 
 from flowopt.controls.constant import Constant, Schedule
 from flowopt.controls.error import ErrorControl
+from flowopt.controls.lyapunov import LyapunovControl
 
-__all__ = ["Constant", "ErrorControl", "Schedule"]
+__all__ = ["Constant", "ErrorControl", "LyapunovControl", "Schedule"]

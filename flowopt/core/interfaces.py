@@ -235,6 +235,7 @@ class Trial(NamedTuple):
     """A step that a control is to judge.
 
     Attributes:
+        flow: What was stepped.
         before: Where it began.
         after: Where it ended.
         error: Estimate of the local error, if the scheme has one.
@@ -244,6 +245,7 @@ class Trial(NamedTuple):
         memory: What the control remembers.
     """
 
+    flow: FlowLike
     before: Point
     after: Point
     error: State | None

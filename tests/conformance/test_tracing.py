@@ -78,9 +78,10 @@ def assert_same(traced, eager):
 @pytest.mark.parametrize(("pair", "control"), controlled_pairs(), ids=str)
 def test_a_trial_is_one_straight_graph_that_other_inputs_may_use(pair, control):
     """Fake tensors have no values, so a branch on data would raise, as taking a value does."""
-    trial = Trial(pair, CONTROLS[control](pair.step_size), HILLS)
-    # Tensors that a control holds, its tolerances, are real: this mode lets them in.
-    mode = "real" if control == "error" else "fake"
+    control = CONTROLS[control](pair.step_size)
+    trial = Trial(pair, control, HILLS)
+    # Tensors that a control holds, such as tolerances, are real: this mode lets them in.
+    mode = "real" if control.rejects else "fake"
     graph = make_fx(trial, tracing_mode=mode)(*trial.inputs((0.3, 0.7)))
     assert_straight(graph)
     others = trial.inputs((-0.5, 1.2), factor=1.1, seed=9)

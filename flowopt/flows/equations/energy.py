@@ -1,7 +1,7 @@
 """Energies of a flow as functions of states."""
 
 from collections.abc import Mapping
-from functools import cached_property
+from functools import lru_cache
 
 import torch
 from torch import Tensor
@@ -15,6 +15,17 @@ from flowopt.symbolic.language import Equations
 from flowopt.symbolic.printer import Compiled
 
 
+# A control asks for its flow's energy at every step, with other hyperparameters each time.
+@lru_cache(maxsize=256)
+def _value_code(flow: str, equations: Equations, name: str) -> tuple[Compiled, Compiled]:
+    return energy_code(flow, equations, energy_of(equations, name))
+
+
+@lru_cache(maxsize=256)
+def _rate_code(flow: str, equations: Equations, name: str) -> tuple[Compiled, Compiled]:
+    return energy_code(flow, equations, energy_rate(equations, name))
+
+
 class FlowEnergy:
     """A declared energy of a flow, evaluated on states."""
 
@@ -23,15 +34,9 @@ class FlowEnergy:
     ):
         """Raises `DefinitionError` if the equations declare no such energy."""
         self.name = name
-        self._flow = flow
-        self._equations = equations
+        self._source = flow, equations, name
         self._hyperparameters = hyperparameters
-        self._value = energy_code(flow, equations, energy_of(equations, name))
-
-    @cached_property
-    def _rate(self) -> tuple[Compiled, Compiled]:
-        rate = energy_rate(self._equations, self.name)
-        return energy_code(self._flow, self._equations, rate)
+        self._value = _value_code(*self._source)
 
     def value(self, state: State, evaluation: Evaluation) -> Tensor:
         """E(state), (*batch,), float64."""
@@ -43,7 +48,7 @@ class FlowEnergy:
         Raises:
             DefinitionError: The rate is not derived for this energy.
         """
-        return self._evaluate(self._rate, state, evaluation)
+        return self._evaluate(_rate_code(*self._source), state, evaluation)
 
     def _evaluate(
         self, codes: tuple[Compiled, Compiled], state: State, evaluation: Evaluation

@@ -1,0 +1,142 @@
+"""Step sizes by energy: as long as the flow's own energy falls fast enough."""
+
+import math
+from dataclasses import replace
+
+import torch
+from torch import Tensor
+
+from flowopt.arguments import real_tensor
+from flowopt.core.interfaces import Energy, FlowLike, Point, Scheme, Trial, Verdict
+from flowopt.core.state import State, per_trajectory
+from flowopt.errors import CompatibilityError, ConfigurationError
+
+
+class LyapunovControl:
+    """Accepts steps along which an energy of the flow falls fast enough.
+
+    E(after) − E(before) ≤ λ·h·min(Ė, 0), with Ė the energy's rate along the flow where θ is moved:
+    at the old position and gradient, with what else the step has changed. A step that fails is
+    tried again with h·shrink; one that holds is followed by h·growth. On a quadratic loss λ ≥ ½
+    never steps beyond the minimum along the line, so that basins stay those of the flow.
+
+    With minibatches an energy is an estimate, and its decrease on a sample promises nothing about
+    the expected one.
+
+    Args:
+        dissipation: λ in [0, 1): share of the rate that a step must reach; 0 asks for plain
+            decrease.
+        shrink: Factor in (0, 1) after a rejection.
+        growth: Factor ≥ 1 after an acceptance.
+        energy: Name of an energy of the flow; its first by default.
+        first_step: h of the first trial, a float or a (*batch,) tensor.
+        largest_step: Bound of h.
+        restart: Whether every step begins again with `first_step`, instead of growing.
+
+    Raises:
+        ConfigurationError: A number is out of its range.
+
+    Reference:
+        Bensaid, "An abstract Lyapunov control optimizer", arXiv 2407.01019; Armijo 1966, Pacific
+        J. Math. 16(1), 1.
+    """
+
+    rejects = True
+    advances = False
+
+    def __init__(
+        self,
+        *,
+        dissipation: float = 0.5,
+        shrink: float = 0.5,
+        growth: float = 2.0,
+        energy: str | None = None,
+        first_step: float | Tensor = 0.1,
+        largest_step: float = math.inf,
+        restart: bool = False,
+    ):
+        """See the class."""
+        ranges = {
+            "dissipation": (dissipation, 0 <= dissipation < 1, "lies in [0, 1)"),
+            "shrink": (shrink, 0 < shrink < 1, "lies between 0 and 1"),
+            "growth": (growth, 1 <= growth < math.inf, "is finite and at least 1"),
+            "largest_step": (largest_step, largest_step > 0, "is positive"),
+        }
+        for name, (value, fits, meaning) in ranges.items():
+            if not fits:
+                raise ConfigurationError(f"{name} {meaning}, got {value!r}")
+        if not bool((real_tensor("first_step", first_step) > 0).all()):
+            raise ConfigurationError(f"first_step is positive, got {first_step!r}")
+        self.dissipation, self.shrink, self.growth, self.largest_step = (
+            torch.tensor(value, dtype=torch.float64)
+            for value in (dissipation, shrink, growth, largest_step)
+        )
+        self.energy = energy
+        self.first_step = first_step
+        self.restart = restart
+
+    def __repr__(self) -> str:
+        """As it is written."""
+        numbers = ("dissipation", "shrink", "growth")
+        values = [f"{name}={getattr(self, name).item():g}" for name in numbers]
+        if self.restart:
+            values = [*values[:2], "restart=True"]
+        return f"LyapunovControl({', '.join(values)})"
+
+    def check(self, flow: FlowLike, scheme: Scheme) -> None:
+        """Raises `CompatibilityError` for flows with noise or without an energy."""
+        if flow.noisy:
+            raise CompatibilityError(
+                f"flow {flow.name!r} has noise, and {self!r} rejects steps: its energy falls only "
+                "on average; use Constant or Schedule"
+            )
+        if not flow.energies:
+            raise CompatibilityError(
+                f"flow {flow.name!r} declares no energy, which {self!r} needs: give it one, as in "
+                "'energy loss: L'"
+            )
+        if flow.singular_at_start:
+            raise CompatibilityError(
+                f"the energy of flow {flow.name!r} is undefined at its start, so {self!r} has "
+                "nothing to compare with"
+            )
+        flow.energy(self._name(flow))
+
+    def start(self, point: Point, flow: FlowLike) -> tuple[Tensor, tuple[Tensor, ...]]:
+        """First step size for every trajectory; remembers the energy."""
+        time = point.state.time
+        first = torch.as_tensor(self.first_step, dtype=torch.float64, device=time.device)
+        first = per_trajectory("first_step", first, point.state.batch).clone()
+        return first, (self._energy(flow).value(*point), first)
+
+    def refresh(
+        self, state: State, step_size: Tensor, memory: tuple[Tensor, ...], trials: int
+    ) -> tuple[Tensor, tuple[Tensor, ...]]:
+        """Nothing to do."""
+        return step_size, memory
+
+    def judge(self, trial: Trial) -> Verdict:
+        """Accepts what dissipates enough."""
+        before, first = trial.memory
+        energy = self._energy(trial.flow)
+        after = energy.value(*trial.after)
+        slope = torch.clamp(energy.rate(*where_moved(trial)), max=0.0)
+        accept = trial.finite & (after - before <= self.dissipation * trial.step_size * slope)
+        longer = torch.clamp(self.growth * trial.step_size, max=self.largest_step)
+        step_size = torch.where(
+            accept, first if self.restart else longer, self.shrink * trial.step_size
+        )
+        return Verdict(accept, step_size, (torch.where(accept, after, before), first))
+
+    def _energy(self, flow: FlowLike) -> Energy:
+        return flow.energy(self._name(flow))
+
+    def _name(self, flow: FlowLike) -> str:
+        return self.energy or flow.energies[0]
+
+
+def where_moved(trial: Trial) -> Point:
+    """Where θ is moved from: everything else as after the step, with the gradient before it."""
+    before, after = trial.before, trial.after.state
+    variables = {**after.variables, "theta": before.state.position}
+    return Point(replace(after, variables=variables), before.evaluation)
