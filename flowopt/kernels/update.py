@@ -1,7 +1,10 @@
 """One step of many tensors, element by element, as one native kernel."""
 
+import ctypes
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import cached_property
+from struct import Struct
 from typing import NamedTuple
 
 import numpy as np
@@ -11,8 +14,9 @@ from torch import Tensor
 from flowopt.core.interfaces import Key
 from flowopt.core.state import Leaves
 from flowopt.kernels.native.build import Code, load
-from flowopt.kernels.native.launch import run_chunks
+from flowopt.kernels.native.launch import chunk_edges, chunk_threads
 from flowopt.kernels.native.machine import this_machine
+from flowopt.kernels.native.team import run_pieces
 from flowopt.kernels.native.updates import Elementwise, print_update
 from flowopt.kernels.program import BOOL, F32, F64, I64, UnfitError
 from flowopt.kernels.scalar import scalar_dtype
@@ -73,17 +77,23 @@ class Update:
 
     def run(self, table: "Table", numbers: Sequence[float | int]) -> list[float | int]:
         """Steps all tensors of a table; returns the numbers after the step."""
-        given = [*numbers, *(tensor.item() for tensor in self.captured)]
-        floats = np.empty(len(given) + len(self.kept), dtype=np.float64)
-        whole = floats.view(np.int64)
-        for place, (kind, number) in enumerate(zip(self.types, given, strict=True)):
-            (whole if kind == I64 else floats)[place] = number
-        run_chunks(self.code, table.rows, floats, table.ends)
+        given, kept = self._formats
+        memory = ctypes.create_string_buffer(given.size + kept.size)
+        given.pack_into(memory, 0, *numbers, *[tensor.item() for tensor in self.captured])
+        threads = chunk_threads(table.elements)
+        places = table.address, ctypes.addressof(memory)
+        run_pieces(self.code, places, table.edges(threads), (0, 0), threads)
         results = list(numbers)
-        for place, changed in enumerate(self.kept, len(given)):
-            kind = whole if self.types[changed] == I64 else floats
-            results[changed] = kind[place].item()
+        changed = kept.unpack_from(memory, given.size)
+        for place, number in zip(self.kept, changed, strict=True):
+            results[place] = number
         return results
+
+    @cached_property
+    def _formats(self) -> tuple[Struct, Struct]:
+        """How numbers lie in memory: those that are given, those that are changed."""
+        letters = ["q" if kind == I64 else "d" for kind in self.types]
+        return Struct("".join(letters)), Struct("".join(letters[i] for i in self.kept))
 
 
 @dataclass(frozen=True)
@@ -101,28 +111,46 @@ class Table:
     ends: np.ndarray
     owner: np.ndarray
     shift: np.ndarray
+    _edges: dict[int, list[int]] = field(default_factory=dict)
 
-    def move(self, column: int, addresses: np.ndarray) -> None:
-        """The tensors of one column lie elsewhere."""
-        self.rows[:, column] = addresses[self.owner] + self.shift
+    @cached_property
+    def address(self) -> int:
+        """Of the rows."""
+        return self.rows.ctypes.data
+
+    @cached_property
+    def elements(self) -> int:
+        """Of all rows."""
+        return int(self.ends[-1]) if len(self.ends) else 0
+
+    def edges(self, threads: int) -> list[int]:
+        """Edges of the pieces that so many threads share."""
+        if threads not in self._edges:
+            self._edges[threads] = chunk_edges(self.ends, threads)
+        return self._edges[threads]
+
+    def move(self, addresses: np.ndarray) -> None:
+        """The tensors lie at addresses, (column, tensor)."""
+        columns = len(addresses)
+        self.rows[:, :columns] = addresses.T[self.owner] + self.shift[:, None]
 
 
-def chunks(addresses: np.ndarray, counts: np.ndarray, offsets: np.ndarray, size: int) -> Table:
-    """The table of tensors.
+def chunks(counts: np.ndarray, offsets: np.ndarray, columns: int, size: int) -> Table:
+    """The table of tensors, whose addresses `Table.move` fills in.
 
     Args:
-        addresses: (column, tensor).
         counts: Elements of each tensor.
         offsets: Index of the first element of each tensor among all.
+        columns: How many tensors there are of each kind.
         size: Bytes of an element.
     """
     parts = -(-counts // CHUNK)
     owner = np.repeat(np.arange(len(counts)), parts)
     within = CHUNK * (np.arange(len(owner)) - np.repeat(np.cumsum(parts) - parts, parts))
     lengths = np.minimum(counts[owner] - within, CHUNK)
-    shift = within * size
-    rows = np.column_stack([*(addresses[:, owner] + shift), lengths, offsets[owner] + within])
-    return Table(np.ascontiguousarray(rows, dtype=np.int64), np.cumsum(lengths), owner, shift)
+    rows = np.zeros((len(owner), columns + 2), dtype=np.int64)
+    rows[:, columns:] = np.column_stack([lengths, offsets[owner] + within])
+    return Table(rows, np.cumsum(lengths), owner, within * size)
 
 
 def build_update(

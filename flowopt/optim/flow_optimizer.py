@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterable
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -16,7 +17,8 @@ from flowopt.core.state import Leaves, State
 from flowopt.errors import CompatibilityError, ConfigurationError
 from flowopt.flows import EquationFlow
 from flowopt.kernels import UnfitError
-from flowopt.optim.gradients import GradientOracle
+from flowopt.optim.gradients import GradientOracle, check_dense
+from flowopt.optim.tensors import Elements, offsets_of
 from flowopt.optim.updates import NativeSteps, Plan, advanced
 from flowopt.schemes import Splitting
 from flowopt.stepper import Carry
@@ -165,9 +167,11 @@ class FlowOptimizer(torch.optim.Optimizer):
         if closure is not None and loss is None:
             with torch.enable_grad():
                 loss = closure()
-        elements = 0
-        for group in self.param_groups:
-            elements = self._step_group(group, closure, loss, elements)
+        first = 0
+        for place, group in enumerate(self.param_groups):
+            if place:
+                first += sum(map(Tensor.numel, self.param_groups[place - 1]["params"]))
+            self._step_group(place, group, closure, loss, first)
         return loss
 
     def _end_loss(self) -> Tensor | None:
@@ -179,33 +183,34 @@ class FlowOptimizer(torch.optim.Optimizer):
         return torch.tensor(group[END_LOSS], dtype=torch.float64)
 
     def _step_group(
-        self, group: dict, closure: Callable | None, loss: Tensor | None, element: int
-    ) -> int:
-        """Steps a group whose first element has a number; returns the number after its last."""
-        parameters, gradients, offsets = [], [], []
-        for parameter in group["params"]:
-            gradient = parameter.grad
-            if gradient is not None:
-                if gradient.is_sparse:
-                    raise CompatibilityError("sparse gradients are not supported")
-                parameters.append(parameter)
-                gradients.append(gradient)
-                offsets.append(element)
-            element += parameter.numel()
-        if parameters and self._native is not None:
-            self._step_native(self._native, group, parameters, gradients, offsets, loss)
-        elif parameters:
+        self, place: int, group: dict, closure: Callable | None, loss: Tensor | None, first: int
+    ) -> None:
+        """Steps the parameters that have a gradient; the first of all elements has a number."""
+        parameters, offsets = group["params"], None
+        gradients = [parameter.grad for parameter in parameters]
+        moving = [gradient for gradient in gradients if gradient is not None]
+        if not moving:
+            return
+        if len(moving) < len(gradients):
+            chosen = [i for i, gradient in enumerate(gradients) if gradient is not None]
+            offsets = offsets_of(parameters, first)[chosen]
+            parameters, first = [parameters[i] for i in chosen], int(offsets[0])
+        if self._native is None:
+            offsets = offsets_of(parameters, first) if offsets is None else offsets
             self._step_eager(group, parameters, offsets, closure, loss)
-        return element
+        else:
+            elements = Elements(first, offsets)
+            self._step_native(self._native, place, parameters, moving, elements, loss)
 
     def _step_eager(
         self,
         group: dict,
         parameters: list[Tensor],
-        offsets: list[int],
+        offsets: np.ndarray,
         closure: Callable | None,
         loss: Tensor | None,
     ) -> None:
+        check_dense(parameter.grad for parameter in parameters)
         flow, scheme, step_size = self._plan(group)
         if closure is None and not scheme.closure_free(flow):
             raise CompatibilityError(_remedy(flow, scheme))
@@ -213,7 +218,7 @@ class FlowOptimizer(torch.optim.Optimizer):
         sign = -1.0 if group["maximize"] else 1.0
         oracle = GradientOracle(parameters, sign, closure, _remedy(flow, scheme))
         seed = torch.tensor(group["seed"] % 2**63)
-        noise = PhiloxNoise(seed, torch.tensor(0), tuple(offsets))
+        noise = PhiloxNoise(seed, torch.tensor(0), tuple(offsets.tolist()))
         plan = Plan(flow, scheme, step_size, Constant(step_size), bool(group["maximize"]))
         evaluation = oracle.read(loss)
         if (kept := self._carried(parameters)) is not None:
@@ -229,20 +234,20 @@ class FlowOptimizer(torch.optim.Optimizer):
     def _step_native(
         self,
         native: NativeSteps,
-        group: dict,
+        place: int,
         parameters: list[Tensor],
         gradients: list[Tensor],
-        offsets: list[int],
+        elements: Elements,
         loss: Tensor | None,
     ) -> None:
         """The same step by a kernel, in place."""
-        place = next(i for i, other in enumerate(self.param_groups) if other is group)
-        values = tuple(group[name] for name in (*self._settings(), "maximize"))
-        plan, settings, uses_loss = native.prepared(place, values, lambda: self._planned(group))
-        _check_loss(plan.flow, loss is None and uses_loss)
-        names = [name for name in plan.flow.variables if name != "theta"]
-        scalars = plan.flow.scalars
-        kept = [self.state[parameter] for parameter in parameters]
+        group = self.param_groups[place]
+        values = tuple([group[name] for name in self._settings()])
+        values = *values, group["maximize"]
+        prepared = native.prepared(place, values, lambda: self._planned(group))
+        plan, names, scalars = prepared.plan, prepared.names, prepared.scalars
+        _check_loss(plan.flow, loss is None and prepared.uses_loss)
+        kept = [self.state[parameter] for parameter in parameters] if names else []
         sign = -1.0 if plan.maximize else 1.0
         fresh = False
         try:
@@ -260,10 +265,10 @@ class FlowOptimizer(torch.optim.Optimizer):
             ]
             shared = [t.item() for t in (*state.scalars.values(), state.time, state.step)]
         value = torch.nan if loss is None else sign * float(loss)
-        numbers = [*shared, *settings, value, group["seed"] % 2**63, offsets[0]]
+        numbers = [*shared, *prepared.settings, value, group["seed"] % 2**63, elements.first]
         columns = [parameters, *variables, gradients]
         try:
-            after = native.step(place, plan, columns, offsets, numbers)
+            after = native.step(place, plan, columns, elements, numbers)
         except UnfitError as error:
             raise CompatibilityError(f"compile=True does not fit: {error}") from error
         for name, leaves in zip(names, variables if fresh else (), strict=False):

@@ -1,6 +1,6 @@
 """The oracle of an optimizer: gradients that a training loop left in the parameters."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 import torch
 from torch import Tensor
@@ -9,6 +9,12 @@ from flowopt.core.evaluation import Evaluation
 from flowopt.core.interfaces import Sample
 from flowopt.core.state import Leaves
 from flowopt.errors import CompatibilityError
+
+
+def check_dense(gradients: Iterable[Tensor]) -> None:
+    """Raises `CompatibilityError` where a gradient is sparse."""
+    if any(gradient.is_sparse for gradient in gradients):
+        raise CompatibilityError("sparse gradients are not supported")
 
 
 class GradientOracle:

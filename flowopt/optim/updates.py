@@ -4,7 +4,6 @@ from collections import OrderedDict
 from collections.abc import Callable, Hashable, Sequence
 from typing import Any, NamedTuple
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -13,11 +12,11 @@ from flowopt.core.evaluation import Evaluation
 from flowopt.core.interfaces import Noise, Scheme
 from flowopt.core.noise import PhiloxNoise
 from flowopt.core.state import Leaves, State
-from flowopt.errors import CompatibilityError
 from flowopt.flows import EquationFlow
 from flowopt.kernels import UnfitError
 from flowopt.kernels.step import frozen
-from flowopt.kernels.update import SIZES, ElementNoise, Table, Update, build_update, chunks
+from flowopt.kernels.update import ElementNoise, Update, build_update
+from flowopt.optim.tensors import Elements, Tensors, UnlikeError, offsets_of
 from flowopt.stepper import Carry, Stepper
 from flowopt.symbolic.language import total
 
@@ -25,14 +24,6 @@ MOST_UPDATES = 64
 # Elements with which a new kernel is compared with eager torch.
 CHECKED = 8
 TOLERANCES = {torch.float64: 1e-9, torch.float32: 1e-4}
-
-# Other classes of tensors may keep their numbers elsewhere.
-PLAIN = (Tensor, torch.nn.Parameter, torch.nn.Buffer)
-NOT_ALIKE = (
-    "compile=True: a parameter, its gradient and its state are plain tensors of one shape and one "
-    "dtype on the CPU: use compile=False, or make the optimizer after parameters have changed"
-)
-SHARED = "compile=True: parameters, gradients or states share memory: use compile=False"
 
 _known: OrderedDict[Hashable, tuple[Update, list]] = OrderedDict()
 
@@ -70,7 +61,9 @@ class NativeSteps:
             plan = make()
             hyperparameters = plan.flow.hyperparameters.values()
             settings = [*(value.item() for value in hyperparameters), plan.step_size.item()]
-            known = values, Prepared(plan, settings, plan.flow.uses_loss)
+            names = [name for name in plan.flow.variables if name != "theta"]
+            uses_loss = plan.flow.uses_loss
+            known = values, Prepared(plan, settings, names, plan.flow.scalars, uses_loss)
             if all(_plain(value) for value in values):
                 self._plans[place] = known
         return known[1]
@@ -80,7 +73,7 @@ class NativeSteps:
         place: int,
         plan: Plan,
         columns: Sequence[list[Tensor]],
-        offsets: Sequence[int],
+        elements: Elements,
         numbers: Sequence[float | int],
     ) -> list[float | int]:
         """Steps tensors in place.
@@ -89,7 +82,7 @@ class NativeSteps:
             place: Of the group.
             plan: How it is stepped.
             columns: The variables of the flow, then the gradients before their sign.
-            offsets: Index of the first element of each tensor among all.
+            elements: Numbers of the tensors' elements.
             numbers: What all elements share, in the order of `_types`.
 
         Returns:
@@ -98,18 +91,37 @@ class NativeSteps:
         Raises:
             CompatibilityError: The step does not fit a kernel; nothing has been stepped.
         """
-        kinds = [tensor.dtype for tensor in columns[0]]
-        work = []
-        for dtype in sorted(set(kinds), key=str):
-            update = self._update(plan, dtype)
-            chosen = [i for i, kind in enumerate(kinds) if kind == dtype]
-            whole = len(chosen) == len(kinds)
-            own = columns if whole else [[c[i] for i in chosen] for c in columns]
-            tensors = self._tensors.setdefault((place, dtype, len(columns)), Tensors())
-            tensors.take(own, offsets if whole else [offsets[i] for i in chosen], update)
-            work.append((tensors, update))
+        try:
+            work = [self._taken(place, plan, columns[0][0].dtype, columns, elements)]
+        except UnlikeError:
+            kinds = [tensor.dtype for tensor in columns[0]]
+            if len(set(kinds)) == 1:
+                raise
+            offsets = elements.offsets
+            if offsets is None:
+                offsets = offsets_of(columns[0], elements.first)
+            work = []
+            for dtype in sorted(set(kinds), key=str):
+                chosen = [i for i, kind in enumerate(kinds) if kind == dtype]
+                own = [[column[i] for i in chosen] for column in columns]
+                rest = elements._replace(offsets=offsets[chosen])
+                work.append(self._taken(place, plan, dtype, own, rest))
         results = [tensors.run(update, numbers) for tensors, update in work]
         return results[0]
+
+    def _taken(
+        self,
+        place: int,
+        plan: Plan,
+        dtype: torch.dtype,
+        columns: Sequence[list[Tensor]],
+        elements: Elements,
+    ) -> tuple[Tensors, Update]:
+        """Tensors of one type, ready to be stepped, and what steps them."""
+        update = self._update(plan, dtype)
+        tensors = self._tensors.setdefault((place, dtype, len(columns)), Tensors())
+        tensors.take(columns, elements, update)
+        return tensors, update
 
     def _update(self, plan: Plan, dtype: torch.dtype) -> Update:
         key = (id(plan.flow.equations), id(plan.scheme), plan.maximize, dtype)
@@ -120,10 +132,20 @@ class NativeSteps:
 
 
 class Prepared(NamedTuple):
-    """A plan with its numbers, hyperparameters first, and whether it needs the loss."""
+    """A plan, and what is asked of it at every step.
+
+    Attributes:
+        plan: How a group is stepped.
+        settings: Hyperparameters and step size.
+        names: Variables other than the position.
+        scalars: Of the flow.
+        uses_loss: Whether it needs the loss.
+    """
 
     plan: Plan
     settings: list[float]
+    names: list[str]
+    scalars: tuple[str, ...]
     uses_loss: bool
 
 
@@ -223,7 +245,8 @@ def _compare(update: Update, plan: Plan, dtype: torch.dtype) -> None:
     signed = tuple(-g for g in gradient) if plan.maximize else gradient
     expected = advanced(plan, state, Evaluation(half, signed), noise, _NoOracle()).state
     tensors, settings = Tensors(), plan.flow.hyperparameters.values()
-    tensors.take([list(leaves) for leaves in (*variables.values(), gradient)], offsets, update)
+    columns = [list(leaves) for leaves in (*variables.values(), gradient)]
+    tensors.take(columns, Elements(offsets[0], None), update)
     shared = [*state.scalars.values(), half, state.step, *settings, plan.step_size, half]
     numbers = tensors.run(update, [*(value.item() for value in shared), 11, offsets[0]])
     after = [*expected.scalars.values(), expected.time, expected.step]
@@ -239,104 +262,3 @@ def _compare(update: Update, plan: Plan, dtype: torch.dtype) -> None:
                 "a step of the kernel differs from eager torch: does it depend on other elements "
                 "or on numbers that change?"
             )
-
-
-class Tensors:
-    """The tensors of a group: where they were at the last step, and what is to be stepped now."""
-
-    def __init__(self):
-        """See the class."""
-        self._key: tuple | None = None
-        self._starts = self._ends = np.empty(0, dtype=np.int64)
-        self._table: Table | None = None
-        self._copies: list[tuple[Tensor, Tensor]] = []
-        self._moved: Sequence[Tensor] = ()
-        self._held: Sequence[list[Tensor]] = ()
-
-    def take(self, columns: Sequence[list[Tensor]], offsets: Sequence[int], update: Update) -> None:
-        """Looks where tensors lie; those that are not contiguous are copied.
-
-        Raises:
-            CompatibilityError: Tensors do not belong together, or share memory.
-        """
-        self._moved = columns[0]
-        columns, self._copies = _contiguous(columns, update)
-        # Addresses in the table keep no copy in memory.
-        self._held = columns
-        size, gradients = SIZES[update.dtype], columns[-1]
-        counts = np.array([*map(Tensor.numel, columns[0])], dtype=np.int64)
-        addresses = np.array([[*map(Tensor.data_ptr, c)] for c in columns], dtype=np.int64)
-        key = (addresses[:-1].tobytes(), counts.tobytes(), tuple(offsets), update.written)
-        table = self._table
-        if table is None or key != self._key:
-            _check_alike(columns, update.dtype)
-            written = addresses[np.flatnonzero(update.written)]
-            self._starts, self._ends = _spans(written, counts * size)
-            places = np.asarray(offsets, dtype=np.int64)
-            table = chunks(addresses, counts, places, size)
-            self._table, self._key = table, key
-        kinds = {gradient.dtype for gradient in gradients}
-        if list(map(Tensor.numel, gradients)) != counts.tolist() or kinds != {update.dtype}:
-            raise CompatibilityError(NOT_ALIKE)
-        _check_apart(self._starts, self._ends, addresses[-1], counts * size)
-        table.move(len(columns) - 1, addresses[-1])
-
-    def run(self, update: Update, numbers: Sequence[float | int]) -> list[float | int]:
-        """One step of all tensors; returns the numbers after it."""
-        assert self._table is not None
-        results = update.run(self._table, numbers)
-        for tensor, copy in self._copies:
-            tensor.copy_(copy)
-        # Autograd is told, as by any operation in place.
-        torch.autograd.graph.increment_version(self._moved)
-        self._copies, self._moved, self._held = [], (), ()
-        return results
-
-
-def _contiguous(
-    columns: Sequence[list[Tensor]], update: Update
-) -> tuple[list[list[Tensor]], list[tuple[Tensor, Tensor]]]:
-    """Columns of contiguous tensors, and which of them are to be copied back."""
-    copies, found = [], []
-    for column, written in zip(columns, update.written, strict=True):
-        if not all(map(Tensor.is_contiguous, column)) or any(map(Tensor.is_neg, column)):
-            own = [tensor.resolve_neg().contiguous() for tensor in column]
-            if written:
-                copies += [(t, c) for t, c in zip(column, own, strict=True) if c is not t]
-            column = own
-        found.append(column)
-    return found, copies
-
-
-def _check_alike(columns: Sequence[list[Tensor]], dtype: torch.dtype) -> None:
-    """Raises `CompatibilityError` unless all tensors of a leaf have one shape and type."""
-    shapes = [tensor.shape for tensor in columns[0]]
-    for column in columns:
-        fits = all(type(t) in PLAIN and t.dtype == dtype and t.device.type == "cpu" for t in column)
-        if not fits or [tensor.shape for tensor in column] != shapes:
-            raise CompatibilityError(NOT_ALIKE)
-
-
-def _spans(addresses: np.ndarray, sizes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Where memory that is written begins and ends, in order.
-
-    Raises:
-        CompatibilityError: Two tensors share memory.
-    """
-    starts = addresses.ravel()
-    ends = (addresses + sizes).ravel()
-    order = np.argsort(starts, kind="stable")
-    order = order[ends[order] > starts[order]]
-    if (starts[order][1:] < ends[order][:-1]).any():
-        raise CompatibilityError(SHARED)
-    return starts[order], ends[order]
-
-
-def _check_apart(
-    starts: np.ndarray, ends: np.ndarray, gradients: np.ndarray, sizes: np.ndarray
-) -> None:
-    """Raises `CompatibilityError` where a gradient lies in memory that is written."""
-    if len(starts):
-        before = np.searchsorted(starts, gradients + sizes, side="left") - 1
-        if ((before >= 0) & (ends[before] > gradients) & (sizes > 0)).any():
-            raise CompatibilityError(SHARED)

@@ -20,7 +20,7 @@ class Code(NamedTuple):
     """A loaded kernel.
 
     Attributes:
-        run: The function of `trajectories`.
+        run: The function of `trajectories` or `updates`.
         built: Whether it was compiled now, not found in the cache.
         owner: Keeps the code in memory.
     """
@@ -49,6 +49,26 @@ def load(text: str, symbols: tuple[str, ...], machine: Machine) -> Code:
     Raises:
         UnfitError: The process has no function of such a name.
     """
+    engine, built = link(text, symbols, machine)
+    prototype = ctypes.CFUNCTYPE(
+        ctypes.c_int64, ctypes.c_void_p, ctypes.c_void_p, *[ctypes.c_int64] * 4
+    )
+    return Code(prototype(engine.get_function_address("run")), built, engine)
+
+
+def link(
+    text: str, symbols: tuple[str, ...], machine: Machine
+) -> tuple[llvm.ExecutionEngine, bool]:
+    """Machine code in memory, and whether it was compiled now.
+
+    Args:
+        text: LLVM IR.
+        symbols: External functions it calls.
+        machine: For which it is compiled.
+
+    Raises:
+        UnfitError: The process has no function of such a name.
+    """
     absent = missing(symbols)
     if absent:
         raise UnfitError(f"this system has no function {absent[0]!r}")
@@ -64,10 +84,7 @@ def load(text: str, symbols: tuple[str, ...], machine: Machine) -> Code:
     engine = llvm.create_mcjit_compiler(_module("", machine), _target(machine))
     engine.add_object_file(llvm.ObjectFileRef.from_data(code))
     engine.finalize_object()
-    prototype = ctypes.CFUNCTYPE(
-        ctypes.c_int64, ctypes.c_void_p, ctypes.c_void_p, *[ctypes.c_int64] * 4
-    )
-    return Code(prototype(engine.get_function_address("run")), built, engine)
+    return engine, built
 
 
 def compile_object(text: str, machine: Machine) -> bytes:

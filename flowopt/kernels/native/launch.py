@@ -63,18 +63,15 @@ def run_blocks(
     return run_pieces(code, tables, edges, (trials, count), threads)
 
 
-def run_chunks(code: Code, rows: np.ndarray, numbers: np.ndarray, ends: np.ndarray) -> None:
-    """Steps all chunks of a table.
+def chunk_threads(elements: int) -> int:
+    """Threads for a table of so many elements."""
+    # A team that shrinks loses threads, and has to start them again when it grows.
+    return torch.get_num_threads() if elements >= FEW_ELEMENTS else 1
 
-    Args:
-        code: The kernel.
-        rows: The table.
-        numbers: What all elements share; results are written behind it.
-        ends: Elements up to the end of each chunk.
-    """
-    count = len(rows)
+
+def chunk_edges(ends: np.ndarray, threads: int) -> list[int]:
+    """Edges of pieces of a table, given the elements up to the end of each chunk."""
+    count = len(ends)
     total = int(ends[-1]) if count else 0
-    threads = min(torch.get_num_threads(), count, -(-total // FEW_ELEMENTS))
     shares = np.linspace(0, total, threads * PIECES_PER_THREAD + 1)[1:-1]
-    edges = np.unique([0, *np.searchsorted(ends, shares), count]).tolist()
-    run_pieces(code, (rows.ctypes.data, numbers.ctypes.data), edges, (0, 0), threads)
+    return np.unique([0, *np.searchsorted(ends, shares), count]).tolist()
