@@ -3,6 +3,7 @@
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from statistics import median
 
 
@@ -34,9 +35,17 @@ def compare(
     name: str, ours: Callable[[], object], peer: Callable[[], object], *, bar: float, rounds: int
 ) -> Ratio:
     """Runs ours and the peer in turn after one warm-up each."""
+    timed = [partial(seconds, function) for function in (ours, peer)]
+    return compare_times(name, *timed, bar=bar, rounds=rounds)
+
+
+def compare_times(
+    name: str, ours: Callable[[], float], peer: Callable[[], float], *, bar: float, rounds: int
+) -> Ratio:
+    """The same of functions that return the seconds that count."""
     pairs = []
     for number in range(rounds + 1):
-        times = [seconds(function) for function in (ours, peer)]
+        times = [function() for function in (ours, peer)]
         if number:
             pairs.append(times)
     mine, theirs = zip(*pairs, strict=True)
