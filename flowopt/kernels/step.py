@@ -88,10 +88,12 @@ class Part:
 
     Attributes:
         traced: The program.
+        copies: Vectors per block; by default as many as make steps fast.
         compiled: Kernels by the slots that are equal for all trajectories.
     """
 
     traced: Traced
+    copies: int | None = None
     compiled: dict[frozenset[int], Kernel] = field(default_factory=dict)
 
     def kernel(self, status: int, alike: frozenset[int]) -> Kernel:
@@ -99,7 +101,7 @@ class Part:
         if alike not in self.compiled:
             machine = this_machine()
             loop = as_loop(self.traced, status, alike)
-            source = print_trajectories(loop, machine)
+            source = print_trajectories(loop, machine, self.copies)
             code = load(source.text, source.symbols, machine)
             self.compiled[alike] = Kernel(source, code, loop.alike)
         return self.compiled[alike]
@@ -176,9 +178,9 @@ def _traced(stepper: Any, inputs: Inputs, kept: list) -> TracedStep | UnfitError
         for place, (tensor, lane) in enumerate(zip(inputs.tensors, inputs.lanes, strict=True))
     ]
 
-    def part(function: Callable[[Any, Any], Any]) -> Part:
+    def part(function: Callable[[Any, Any], Any], copies: int | None = None) -> Part:
         flat = flat_function(function, stepper, inputs.spec)
-        return Part(trace(flat, samples, inputs.lanes))
+        return Part(trace(flat, samples, inputs.lanes), copies)
 
     try:
         step = part(advanced)
@@ -186,7 +188,8 @@ def _traced(stepper: Any, inputs: Inputs, kept: list) -> TracedStep | UnfitError
         error.kept = kept
         return error
     try:
-        start = part(lambda stepper, carry: started(stepper, carry.state))
+        # It runs once: what it costs is its compilation.
+        start = part(lambda stepper, carry: started(stepper, carry.state), copies=1)
     except UnfitError:
         # A control that tabulates what lies ahead starts in eager torch.
         start = None

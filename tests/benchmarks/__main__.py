@@ -9,10 +9,15 @@ from pathlib import Path
 
 import torch
 
-from tests.benchmarks import eager, kernels, updates
+from tests.benchmarks import builds, eager, kernels, updates
 from tests.benchmarks.measure import Ratio
 
-SUITES = {"eager": eager.ratios, "kernels": kernels.ratios, "updates": updates.ratios}
+SUITES = {
+    "eager": eager.ratios,
+    "kernels": kernels.ratios,
+    "updates": updates.ratios,
+    "builds": builds.ratios,
+}
 
 
 def main() -> int:

@@ -324,3 +324,16 @@ def test_whether_a_trajectory_goes_on_needs_no_selection():
     )
     needed = description.loop.program.needed([description.loop.goes])
     assert all(description.loop.program.nodes[i].op != "select" for i in needed)
+
+
+def test_a_start_where_the_gradient_is_nothing_but_rounding_fits():
+    places = torch.linspace(-1, 1, 32, dtype=torch.float64)
+
+    def loss(theta):
+        error = theta[..., :1] + theta[..., 1:] * torch.tanh(places) ** 2 - torch.sin(3 * places)
+        return (error**2).mean(-1)
+
+    problem, start = losses.Plain(loss), torch.zeros(3, 2, dtype=torch.float64)
+    flow = fo.flows.gradient_flow()
+    solution = fo.integrate(flow, fo.Euler(), problem, start, step_size=0.1, steps=5, compile=True)
+    assert solution.position.abs().max() < 1e-15

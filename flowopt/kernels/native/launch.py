@@ -56,8 +56,8 @@ def run_blocks(
         lanes: Trajectories per block.
     """
     blocks = -(-count // lanes)
-    threads = min(torch.get_num_threads(), blocks, 1 + count * trials // FEW_STEPS)
-    pieces = min(blocks, threads * PIECES_PER_THREAD)
+    threads = torch.get_num_threads() if count * trials >= FEW_STEPS else 1
+    pieces = max(1, min(blocks, threads * PIECES_PER_THREAD))
     edges = [blocks * i // pieces for i in range(pieces + 1)]
     tables = ctypes.addressof(addresses), ctypes.addressof(sizes)
     return run_pieces(code, tables, edges, (trials, count), threads)
