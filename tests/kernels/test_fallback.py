@@ -84,14 +84,29 @@ def test_odd_losses_that_fit_agree_with_eager_torch(loss):
     torch.testing.assert_close(ours.loss, theirs.loss, rtol=1e-13, atol=1e-14, equal_nan=True)
 
 
-def test_a_loss_that_writes_to_its_argument_is_refused_or_agrees():
-    def writing(theta):
-        theta = theta.clone()
-        theta.mul_(2.0)
-        return losses.neuron(theta)
+def _writing_to_a_copy(theta):
+    theta = theta.clone()
+    theta.mul_(2.0)
+    return losses.neuron(theta)
 
-    ours, theirs = (_run(losses.Plain(writing), compile=c) for c in (True, False))
+
+def _writing_to_all(theta):
+    theta.mul_(0.5)
+    return losses.neuron(theta)
+
+
+def _writing_to_a_slice(theta):
+    theta[..., 0] += 0.5
+    return losses.neuron(theta)
+
+
+@pytest.mark.parametrize("loss", [_writing_to_a_copy, _writing_to_all, _writing_to_a_slice])
+def test_a_loss_that_writes_to_its_argument_agrees_and_leaves_the_start_alone(loss):
+    start = _start()
+    before = start.clone()
+    ours, theirs = (_run(losses.Plain(loss), start, compile=c) for c in (True, False))
     assert_equal(ours.position, theirs.position)
+    assert_equal(start, before)
 
 
 def test_a_changed_number_in_the_loss_is_noticed():
