@@ -4,7 +4,8 @@ A study is a package under `studies/` and one line in `STUDIES`. The package has
 first line is its summary, and the modules
 
 - `config`: `PRESETS` (name → frozen dataclass), `DEFAULT_PRESET`, `EXAMPLES`, and
-  `add_arguments(parser)` with `with_arguments(config, arguments)` for options of its own;
+  `add_arguments(parser)` with `with_arguments(config, arguments)` for options of its own; and,
+  where these choose between several studies, `package(arguments)`, which names the one;
 - `run`: `run(config, out=…, jobs=…)`, which returns a `ResultFolder` with `report.md`;
 - `figures`: `draw(folder)`.
 """
@@ -204,6 +205,9 @@ def _written(value: object) -> str:
 def _run_study(package: str, arguments: argparse.Namespace) -> None:
     begin = time.perf_counter()
     settings = importlib.import_module(f"{package}.config")
+    if hasattr(settings, "package"):
+        package = settings.package(arguments)
+        settings = importlib.import_module(f"{package}.config")
     if arguments.preset not in settings.PRESETS:
         raise ConfigurationError(unknown_name("preset", arguments.preset, settings.PRESETS))
     if arguments.jobs < 1:

@@ -146,11 +146,25 @@ EXAMPLES = """\
   flowopt compare
   flowopt compare --data mnist --seeds 2
   flowopt compare --methods adam sgd@0.1 heavy_ball:BAOAB heavy_ball:rk4@0.3 --epochs 10
-  flowopt compare --flow my_flow.txt:OBA@0.2"""
+  flowopt compare --flow my_flow.txt:OBA@0.2
+  flowopt compare --problem rosenbrock
+  flowopt compare --problem double_well --flow langevin"""
+
+
+def package(arguments: argparse.Namespace) -> str:
+    """Where the study lies that the arguments ask for: training, or error against cost."""
+    return "studies.compare" if arguments.problem is None else "studies.compare.precision"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add what only this study takes."""
+    parser.add_argument(
+        "--problem",
+        metavar="NAME",
+        help="instead of training, measure error against cost: follow a flow on a problem of the "
+        "registry (rosenbrock, quadratic, double_well ...) with every scheme that fits and with "
+        "other libraries' solvers; the flow is that of --flow, a name or a file, else heavy_ball",
+    )
     parser.add_argument(
         "--data", metavar="NAME", help=f"what to train on: {', '.join(TASKS)} (default: digits)"
     )
