@@ -272,6 +272,7 @@ def _stepped(
                 record=recorder.take,
                 intervals=recorder.intervals,
                 report=report,
+                seed=seed,
             )
             return "native kernel", carry
         except kernels.UnfitError as error:

@@ -10,6 +10,7 @@ from torch.utils import _pytree as pytree
 
 from flowopt.kernels.batch import shared_places
 from flowopt.kernels.device.ptx import assemble, print_device
+from flowopt.kernels.drawing import Draws
 from flowopt.kernels.engine import check_place
 from flowopt.kernels.inputs import Inputs, inputs_of
 from flowopt.kernels.loop import Loop, as_loop
@@ -17,6 +18,7 @@ from flowopt.kernels.native.machine import this_machine
 from flowopt.kernels.native.trajectories import print_trajectories
 from flowopt.kernels.program import FLOATS, Node
 from flowopt.kernels.step import Traces
+from flowopt.kernels.tracing.traced import Rows
 
 INFIX = {
     "add": "+",
@@ -33,6 +35,9 @@ INFIX = {
     "shl": "<<",
     "shr": ">>",
 }
+# Marks what has a value for each element of a leaf.
+EVERY = "[i]"
+ROWS = "rows: for every row of the data; the {} over rows is what the step sees"
 TYPES = {"f64": "float64", "f32": "float32", "i64": "int64", "bool": "bool"}
 
 
@@ -76,7 +81,8 @@ def describe(stepper: Any, carry: Any) -> Description:
         UnfitError: There is no kernel for this stepper; the message says why.
     """
     check_place(stepper, carry.state)
-    inputs = inputs_of(stepper, carry)
+    order = Draws(stepper.oracle, 0, carry.state.batch).ahead(0, 1)
+    inputs = inputs_of(stepper, carry, order=order)
     traced = Traces().get(stepper, inputs).step.traced
     loop = as_loop(traced, inputs.status, shared_places(inputs._replace(unknown=frozenset())))
     llvm = print_trajectories(loop, this_machine()).text
@@ -92,12 +98,7 @@ class _Listing:
         self.serial = 0
         for index, node in enumerate(self.program.nodes):
             if node.op == "input":
-                slot, element = node.data
-                # What a loss closes over comes after the inputs of the step.
-                known = names[slot] if slot < len(names) else None
-                self.names[index] = (
-                    known[element] if known else f"data_{slot - len(names)}[{element}]"
-                )
+                self.names[index] = _input_name(*node.data, names)
         self.body = self._needed([loop.goes, *(c.going for c in loop.carried)])
         self.end = set(self._needed(c.ending for c in loop.carried)) - set(self.body)
         for carried in loop.carried:
@@ -120,6 +121,8 @@ class _Listing:
         # Numbers are given in order of appearance in the text, so sections are written in order.
         written = {title: [*filter(None, map(self._line, v))] for title, v in sections.items()}
         written["the next step starts from"] = self._carried()
+        if loop.rows:
+            written[ROWS.format("mean" if loop.rows.mean else "sum")] = _row_lines(loop.rows)
         return "\n\n".join(
             "\n".join([f"# {title}", *lines]) for title, lines in written.items() if lines
         )
@@ -150,7 +153,7 @@ class _Listing:
             if node.op == "constant":
                 return f"{self.program.value(index):.17g}" if node.dtype in FLOATS else node.data
             self.serial += 1
-            self.names[index] = f"%{self.serial}"
+            self.names[index] = f"%{self.serial}" + (EVERY if node.size > 1 else "")
         return self.names[index]
 
     def _line(self, index: int) -> str:
@@ -163,6 +166,11 @@ class _Listing:
 
     def _operation(self, node: Node) -> str:
         operands = [self._of(a) for a in node.args]
+        if node.op == "place":
+            return "i"
+        if node.op == "part":
+            leaf = f".gradient_{node.data - 1}" if node.data else ".loss"
+            return operands[0] + leaf + (EVERY if node.size > 1 else "")
         if node.op in INFIX:
             return f" {INFIX[node.op]} ".join(operands)
         if node.op == "select":
@@ -171,8 +179,38 @@ class _Listing:
             return {"neg": "-", "not": "not "}[node.op] + operands[0]
         if node.op == "gather":
             return f"gather({', '.join(operands)})"
-        name = {"convert": TYPES[node.dtype], "wrap": f"int{node.data}"}.get(node.op, node.op)
+        names = {"convert": TYPES[node.dtype], "wrap": f"int{node.data}", "total": "sum"}
+        name = names.get(node.op, node.op)
         return f"{name}({', '.join(operands)})"
+
+
+def _input_name(slot: int, element: int | None, names: list[list[str]]) -> str:
+    if slot >= len(names):
+        # What a loss closes over comes after the inputs of the step.
+        return f"data_{slot - len(names)}[{element}]"
+    known = names[slot]
+    return known[0].removesuffix("_0") + EVERY if element is None else known[element]
+
+
+def _row_lines(rows: Rows) -> list[str]:
+    """Loss and gradient of one row."""
+    program, arguments = rows.traced.program, rows.traced.arguments
+    leaves = len(arguments) - len(rows.slots)
+    kinds = [f"theta_{place}" for place in range(leaves)]
+    kinds += [f"row_{place}" for place in range(len(rows.slots))]
+    names = [
+        [f"{kind}[{element}]" for element in range(math.prod(argument.shape))]
+        for kind, argument in zip(kinds, arguments, strict=True)
+    ]
+    results = rows.results()
+    roots = [value for values in results for value in values]
+    listing = _Listing(Loop(program, arguments, (), roots[0], 0, frozenset(), frozenset()), names)
+    lines = [*filter(None, map(listing._line, program.needed(roots)))]
+    for place, values in enumerate(results):
+        for element, value in enumerate(values):
+            name = f"gradient_{place - 1}[{element}]" if place else "loss"
+            lines.append(f"{name} += {listing._of(value)}")
+    return lines
 
 
 def _names(stepper: Any, inputs: Inputs) -> list[list[str]]:
@@ -205,6 +243,8 @@ def _names(stepper: Any, inputs: Inputs) -> list[list[str]]:
     around["ends"] = [name for name, tensor in ends.items() if tensor is not None]
     if "noise" in surroundings:
         around["noise"] = ["seed", "trajectory"]
+    if "order" in surroundings:
+        around["order"] = ["rows", "first_drawn", "rows_per_step"]
     names = pytree.tree_leaves((named, {part: around[part] for part in surroundings}))
     found = []
     for place, name in enumerate(names):

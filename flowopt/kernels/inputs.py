@@ -11,6 +11,7 @@ from torch.utils import _pytree as pytree
 
 from flowopt.core.interfaces import Point
 from flowopt.core.noise import PhiloxNoise
+from flowopt.kernels.drawing import Order
 
 # A batch size that no table of a control has by accident when it starts.
 ROWS = 5
@@ -29,6 +30,7 @@ class Inputs(NamedTuple):
         step_size: Place of the step size.
         scalars: Places that may be equal for all trajectories.
         unknown: Places that follow from the others when a run starts.
+        order: Places of the minibatches, as in `Order`; none where steps see all rows.
     """
 
     tensors: list[Tensor]
@@ -40,6 +42,7 @@ class Inputs(NamedTuple):
     step_size: int
     scalars: frozenset[int]
     unknown: frozenset[int]
+    order: tuple[int, ...] = ()
 
     def rest(self, place: int) -> tuple[int, ...]:
         """Shape of one trajectory's part of a tensor."""
@@ -47,16 +50,24 @@ class Inputs(NamedTuple):
         return tuple(self.tensors[place].shape[batch:])
 
 
-def inputs_of(stepper: Any, carry: Any, memory_lanes: Sequence[bool] | None = None) -> Inputs:
+def inputs_of(
+    stepper: Any,
+    carry: Any,
+    memory_lanes: Sequence[bool] | None = None,
+    order: Order | None = None,
+) -> Inputs:
     """Everything that a step of this stepper reads, but for what the loss closes over.
 
     Args:
         stepper: Joins flow, scheme, control, problem and noise.
         carry: Where the trajectories are.
         memory_lanes: What `lanes_of_memory` says, where that is known.
+        order: Minibatches of the steps ahead.
     """
     batch = carry.state.batch
     surroundings = _surroundings(stepper, batch)
+    if order is not None:
+        surroundings["order"] = list(order)
     tensors, spec = pytree.tree_flatten((carry, surroundings))
     carried = len(pytree.tree_leaves(carry))
     memory = _places(carry, "memory")
@@ -79,6 +90,10 @@ def inputs_of(stepper: Any, carry: Any, memory_lanes: Sequence[bool] | None = No
             lanes[place] = lane
     scalars = {i for i, t in enumerate(tensors) if id(t) in common}
     scalars |= {*step_size, *(i for i in range(carried, len(tensors)) if lanes[i])}
+    drawn = {id(tensor) for tensor in order or ()}
+    ordered = tuple(i for i, tensor in enumerate(tensors) if id(tensor) in drawn)
+    for place in ordered:
+        lanes[place] = False
     unknown = {i for i in range(carried) if lanes[i]} - {*_places(carry, "state")}
     return Inputs(
         tensors,
@@ -90,6 +105,7 @@ def inputs_of(stepper: Any, carry: Any, memory_lanes: Sequence[bool] | None = No
         step_size[0],
         frozenset(scalars),
         frozenset(unknown),
+        ordered,
     )
 
 

@@ -4,8 +4,7 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 from flowopt.kernels.program import BOOL, I64, Program, UnfitError
-from flowopt.kernels.scalar import scalar_dtype
-from flowopt.kernels.tracing.trace import Argument, Traced
+from flowopt.kernels.tracing.traced import Argument, Rows, Traced
 
 RUNNING = 0
 
@@ -16,7 +15,7 @@ class Carried:
 
     Attributes:
         slot: Argument it comes from.
-        element: Place in that argument.
+        element: Place in that argument; None where it stands for all elements.
         start: Value before the step.
         going: Value after it, for a trajectory that runs on.
         ending: Value after it, for a trajectory that ran and does not run on.
@@ -43,6 +42,7 @@ class Loop:
         status: Slot of the status.
         uniform: Values that are the same for all trajectories that run.
         constant: Values that are the same at all steps.
+        rows: What is summed over rows of data.
     """
 
     program: Program
@@ -52,6 +52,7 @@ class Loop:
     status: int
     uniform: frozenset[int]
     constant: frozenset[int]
+    rows: Rows | None = None
 
     @property
     def alike(self) -> frozenset[int]:
@@ -78,49 +79,48 @@ def as_loop(traced: Traced, status: int, alike: Collection[int]) -> Loop:
     """
     program = traced.program
     places = _changing(traced)
-    starts = [program.input(_kind(traced, slot), slot, element) for slot, element, _ in places]
+    starts = [start for _, _, start, _ in places]
     (status_start,) = (s for s, p in zip(starts, places, strict=True) if p[0] == status)
     running = program.constant(RUNNING, I64)
-    ending = program.rewrite([out for _, _, out in places], {status_start: running})
+    ending = program.rewrite([out for *_, out in places], {status_start: running})
     (status_end,) = (e for e, p in zip(ending, places, strict=True) if p[0] == status)
     goes = _narrowed(program, program.emit("eq", BOOL, status_end, running))
     facts = {v: program.constant(truth, BOOL) for v, truth in _facts(program, goes).items()}
     going = program.rewrite(ending, facts)
     candidates = {
         start
-        for start, (slot, _, _) in zip(starts, places, strict=True)
+        for start, (slot, *_) in zip(starts, places, strict=True)
         if slot in alike or slot == status
     }
     while True:
-        uniform = _uniform(program, traced.arguments, alike, candidates, set(starts))
+        uniform = uniform_values(program, traced.arguments, alike, candidates, set(starts))
         kept = {s for s, g in zip(starts, going, strict=True) if s in candidates and g in uniform}
         if kept == candidates:
             break
         candidates = kept
     carried = tuple(
         Carried(slot, element, start, after, end, start in candidates)
-        for (slot, element, _), start, after, end in zip(places, starts, going, ending, strict=True)
+        for (slot, element, *_), start, after, end in zip(
+            places, starts, going, ending, strict=True
+        )
     )
     constant = _independent(program, set(starts) - {status_start})
-    return Loop(program, traced.arguments, carried, goes, status, uniform, constant)
+    return Loop(program, traced.arguments, carried, goes, status, uniform, constant, traced.rows)
 
 
-def _changing(traced: Traced) -> list[tuple[int, int, int]]:
-    """Slot, element and new value of every number that a step may change."""
+def _changing(traced: Traced) -> list[tuple[int, int | None, int, int]]:
+    """Slot, element, old and new value of every number that a step may change."""
     places = []
     for slot, output in enumerate(traced.outputs):
         if output is None:
             continue
         if not traced.arguments[slot].lane:
             raise UnfitError("the step changes a tensor that all trajectories share")
-        starts = [traced.program.input(_kind(traced, slot), slot, e) for e in range(len(output))]
+        starts = traced.arguments[slot].values(traced.program, slot)
         if starts != list(output):
-            places += [(slot, element, value) for element, value in enumerate(output)]
+            elements = [traced.program.nodes[start].data[1] for start in starts]
+            places += zip([slot] * len(starts), elements, starts, output, strict=True)
     return places
-
-
-def _kind(traced: Traced, slot: int) -> str:
-    return scalar_dtype(traced.arguments[slot].dtype)
 
 
 def _narrowed(program: Program, truth: int) -> int:
@@ -166,7 +166,7 @@ def _facts(program: Program, truth: int) -> dict[int, bool]:
     return facts
 
 
-def _uniform(
+def uniform_values(
     program: Program,
     arguments: Sequence[Argument],
     alike: Collection[int],
@@ -181,15 +181,16 @@ def _uniform(
             shared = not arguments[slot].lane or (slot in alike and index not in starts)
             if shared or index in candidates:
                 found.add(index)
-        elif all(arg in found for arg in node.args):
+        elif node.size == 1 and all(arg in found for arg in node.args):
             found.add(index)
     return frozenset(found)
 
 
 def _independent(program: Program, starts: set[int]) -> frozenset[int]:
-    """Values that do not depend on any of some others."""
+    """Values that do not depend on any of some others, nor on what has many elements."""
     dependent: set[int] = set()
     for index, node in enumerate(program.nodes):
-        if index in starts or any(arg in dependent for arg in node.args):
+        wide = node.size > 1 or node.op == "rows"
+        if wide or index in starts or any(arg in dependent for arg in node.args):
             dependent.add(index)
     return frozenset(range(len(program.nodes))) - dependent

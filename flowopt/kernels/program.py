@@ -30,16 +30,21 @@ class Node(NamedTuple):
     """One value.
 
     Attributes:
-        op: "constant", "input", "gather" or a row of `SCALAR_OPS`.
+        op: "constant", "input", "gather", one of `WIDE_OPS`, or a name in `FOLDS`, `MACHINE_OPS` or
+            `FUNCTIONS`.
         dtype: Type of the value.
         args: Indices of the operands.
-        data: Value of a constant; (slot, element) of an input; slot of a gather; bits of a wrap.
+        data: Value of a constant; (slot, element) of an input, the element None where the value
+            stands for all of them; slot of a gather; bits of a wrap; elements of a total; which
+            result of "rows" a part is.
+        size: Elements that the value stands for, computed one after the other; 1 for one number.
     """
 
     op: str
     dtype: str
     args: tuple[int, ...] = ()
     data: Any = None
+    size: int = 1
 
 
 def _wrapped(value: int, bits: int = 64) -> int:
@@ -74,6 +79,9 @@ FOLDS: Mapping[str, Callable] = {
     "ne": lambda a, b: a != b,
     "select": lambda c, a, b: a if c else b,
 }
+# Not numbers from numbers: the index of an element, a sum over elements, loss and gradient over the
+# rows of the data, and one of these results.
+WIDE_OPS = ("place", "total", "rows", "part")
 COMPARISONS = ("lt", "le", "eq", "ne")
 COMMUTATIVE = ("add", "mul", "and", "or", "xor", "eq", "ne")
 # Computed by the machine without a call.
@@ -136,9 +144,9 @@ class Program:
         # As text, so that 0.0 and -0.0 stay apart and nan is equal to itself.
         return self._enter(Node("constant", dtype, (), repr(value)))
 
-    def input(self, dtype: str, slot: int, element: int) -> int:
-        """An element of an argument."""
-        return self._enter(Node("input", dtype, (), (slot, element)))
+    def input(self, dtype: str, slot: int, element: int | None, size: int = 1) -> int:
+        """An element of an argument, or all of them."""
+        return self._enter(Node("input", dtype, (), (slot, element), size))
 
     def value(self, index: int) -> float | int | bool | None:
         """The number of a constant, None for other values."""
@@ -153,7 +161,9 @@ class Program:
             else int(node.data)
         )
 
-    def emit(self, op: str, dtype: str, *args: int, data: object = None) -> int:
+    def emit(
+        self, op: str, dtype: str, *args: int, data: object = None, size: int | None = None
+    ) -> int:
         """The value of an operation, simplified where that changes no bit of the result."""
         if op in COMMUTATIVE and args[0] > args[1]:
             args = (args[1], args[0])
@@ -166,7 +176,9 @@ class Program:
             simple = simplify(self, dtype, args, numbers)
             if simple is not None:
                 return simple
-        return self._enter(Node(op, dtype, args, data))
+        if size is None:
+            size = 1 if op in WIDE_OPS else max((self.nodes[a].size for a in args), default=1)
+        return self._enter(Node(op, dtype, args, data, size))
 
     def convert(self, index: int, dtype: str) -> int:
         """The value in another type; numbers to bool are true unless zero."""
@@ -178,7 +190,7 @@ class Program:
             return self.constant(int(number) if dtype == I64 else number, dtype)
         if dtype == BOOL:
             return self.emit("ne", BOOL, index, self.constant(0, node.dtype))
-        return self._enter(Node("convert", dtype, (index,)))
+        return self._enter(Node("convert", dtype, (index,), None, node.size))
 
     def inverse(self, index: int) -> int:
         """The negation of a bool."""
@@ -190,14 +202,15 @@ class Program:
         for index in self.needed(roots, stop=replaced):
             if index in new:
                 continue
-            op, dtype, args, data = self.nodes[index]
+            op, dtype, args, data, size = self.nodes[index]
             changed = tuple(new[a] for a in args)
             if changed == args:
                 found = index
             elif op == "convert":
                 found = self.convert(changed[0], dtype)
             else:
-                found = self.emit(op, dtype, *changed, data=data)
+                kept = size if op in WIDE_OPS else None
+                found = self.emit(op, dtype, *changed, data=data, size=kept)
             # What has become one of the replaced values is replaced too.
             new[index] = replaced.get(found, found)
         return [new[root] for root in roots]

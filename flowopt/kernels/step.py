@@ -2,7 +2,7 @@
 
 from collections import OrderedDict
 from collections.abc import Callable, Hashable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
 
 import torch
@@ -15,29 +15,47 @@ from flowopt.kernels.native.build import Code, load
 from flowopt.kernels.native.machine import this_machine
 from flowopt.kernels.native.trajectories import Source, print_trajectories
 from flowopt.kernels.program import UnfitError
-from flowopt.kernels.tracing.trace import Traced, trace
+from flowopt.kernels.tracing.rows import trace_row
+from flowopt.kernels.tracing.trace import trace
+from flowopt.kernels.tracing.traced import Rows, Traced
 
 MOST_TRACES = 64
 
 
-def started(stepper: Any, state: Any) -> Any:
+def started(stepper: Any, state: Any, sample: Tensor | None = None) -> Any:
     """The first carry of a state."""
-    return stepper.start(state, stepper.oracle.evaluate(state.position, None))
+    return stepper.start(state, stepper.oracle.evaluate(state.position, sample))
 
 
-def advanced(stepper: Any, carry: Any) -> Any:
-    """The carry after a trial."""
-    return stepper.advance(carry)
+def begun(stepper: Any, carry: Any, order: list[Tensor] | None) -> Any:
+    """The first carry of a state; minibatches are named by their place in the order."""
+    number = None if order is None else first_drawn(stepper, carry.state.step) - order[1]
+    return started(stepper, carry.state, number)
+
+
+def advanced(stepper: Any, carry: Any, order: list[Tensor] | None) -> Any:
+    """The carry after a trial; minibatches are named by their place in the order."""
+    if order is None:
+        return stepper.advance(carry)
+    number = carry.state.step - order[1]
+    return stepper.advance(carry, number, number + 1)
+
+
+def first_drawn(stepper: Any, step: Tensor) -> Tensor:
+    """Step whose minibatch the start is evaluated on, for runs that start at a step."""
+    # A scheme that ended with a gradient had it on the minibatch of the step before.
+    behind = stepper.scheme.ends_with_gradient(stepper.flow)
+    return torch.clamp(step - 1, min=0) if behind else step
 
 
 def flat_function(
-    function: Callable[[Any, Any], Any], stepper: Any, spec: pytree.TreeSpec
+    function: Callable[[Any, Any, Any], Any], stepper: Any, spec: pytree.TreeSpec
 ) -> Callable[..., list[Tensor]]:
     """A function from carry to carry as one of flat tensors."""
 
     def flat(*tensors: Tensor) -> list[Tensor]:
         carry, surroundings = pytree.tree_unflatten(list(tensors), spec)
-        moved = function(rebound(stepper, surroundings), carry)
+        moved = function(rebound(stepper, surroundings), carry, surroundings.get("order"))
         results, after = pytree.tree_flatten((moved, surroundings))
         if after != spec:
             raise UnfitError("a step changes which numbers are carried on")
@@ -177,19 +195,38 @@ def _traced(stepper: Any, inputs: Inputs, kept: list) -> TracedStep | UnfitError
         tensor.reshape((-1, *inputs.rest(place)))[:1] if lane else tensor
         for place, (tensor, lane) in enumerate(zip(inputs.tensors, inputs.lanes, strict=True))
     ]
-
-    def part(function: Callable[[Any, Any], Any], copies: int | None = None) -> Part:
-        flat = flat_function(function, stepper, inputs.spec)
-        return Part(trace(flat, samples, inputs.lanes), copies)
-
+    also = ""
     try:
-        step = part(advanced)
+        if hasattr(stepper.oracle, "evaluate_rows"):
+            carry, _ = pytree.tree_unflatten(samples, inputs.spec)
+            rows, oracle = trace_row(stepper.oracle, carry.state.position)
+            rows = replace(rows, order=inputs.order)
+            return _parts(replace(stepper, oracle=oracle), inputs, samples, kept, rows)
     except UnfitError as error:
-        error.kept = kept
-        return error
+        also = f"; row by row: {error}"
+    try:
+        if inputs.order:
+            raise UnfitError("the problem draws minibatches")
+        return _parts(stepper, inputs, samples, kept, None)
+    except UnfitError as error:
+        refusal = UnfitError(f"{error}{also}")
+        refusal.kept = kept
+        return refusal
+
+
+def _parts(
+    stepper: Any, inputs: Inputs, samples: list[Tensor], kept: list, rows: Rows | None
+) -> TracedStep:
+    """The traces of a step and of a start."""
+
+    def part(function: Callable[[Any, Any, Any], Any], copies: int | None = None) -> Part:
+        flat = flat_function(function, stepper, inputs.spec)
+        return Part(trace(flat, samples, inputs.lanes, rows), copies)
+
+    step = part(advanced)
     try:
         # It runs once: what it costs is its compilation.
-        start = part(lambda stepper, carry: started(stepper, carry.state), copies=1)
+        start = part(begun, copies=1)
     except UnfitError:
         # A control that tabulates what lies ahead starts in eager torch.
         start = None

@@ -21,7 +21,8 @@ from flowopt.kernels.native.updates import Elementwise, print_update
 from flowopt.kernels.program import BOOL, F32, F64, I64, UnfitError
 from flowopt.kernels.scalar import scalar_dtype
 from flowopt.kernels.tracing.noise import normal_at, uniform_at
-from flowopt.kernels.tracing.trace import Traced, trace
+from flowopt.kernels.tracing.trace import trace
+from flowopt.kernels.tracing.traced import Traced
 
 CHUNK = 1 << 15
 SIZES = {torch.float64: 8, torch.float32: 4}

@@ -154,18 +154,32 @@ class Network:
             self._epochs[seed] = (epoch, permutation.to(self.inputs.device))
         return self._epochs[seed][1]
 
+    @property
+    def tables(self) -> tuple[Tensor, Tensor]:
+        """Inputs and targets; the loss is a mean over their rows."""
+        return self.inputs, self.targets
+
     def evaluate(self, position: Leaves, sample: Sample) -> Evaluation:
         """Loss and gradient on the rows of a sample."""
+        return self.evaluate_rows(position, self._sampled(sample))
+
+    def evaluate_rows(self, position: Leaves, rows: tuple[Tensor, ...]) -> Evaluation:
+        """Loss and gradient on rows given as inputs and targets.
+
+        Args:
+            position: Leaves, for replicas with one more axis in front.
+            rows: Of `tables`, (rows, …); or (replicas, rows, …), for each replica its own.
+        """
         leaves = tuple(leaf.detach().requires_grad_() for leaf in position)
         with torch.enable_grad():
-            losses = self.losses(leaves, sample)
+            losses = self._losses(leaves, rows)
             gradient = torch.autograd.grad(losses.sum(), leaves, materialize_grads=True)
         return Evaluation(losses.detach(), gradient)
 
     def loss(self, position: Mapping[str, Tensor]) -> Tensor:
         """Mean loss over all rows, () or (replicas,)."""
         with torch.no_grad():
-            return self.losses(self.leaves(position), None)
+            return self._losses(self.leaves(position), self.tables)
 
     def outputs(self, position: Mapping[str, Tensor], inputs: Tensor) -> Tensor:
         """What the module gives for inputs, without gradient; replicas along the first axis."""
@@ -178,21 +192,22 @@ class Network:
 
     def losses(self, position: Leaves, sample: Sample) -> Tensor:
         """Mean loss on the rows of a sample, (*batch,); differentiable in the position."""
+        return self._losses(position, self._sampled(sample))
 
+    def _sampled(self, sample: Sample) -> tuple[Tensor, ...]:
+        return self.tables if sample is None else tuple(table[sample] for table in self.tables)
+
+    def _losses(self, leaves: Leaves, rows: tuple[Tensor, ...]) -> Tensor:
         def mean_loss(parameters: dict[str, Tensor], inputs: Tensor, targets: Tensor) -> Tensor:
             outputs = torch.func.functional_call(self.module, parameters, (inputs,))
             return self._loss(outputs, targets)
 
-        inputs = self.inputs if sample is None else self.inputs[sample]
-        targets = self.targets if sample is None else self.targets[sample]
-        batch = self.batch(position)
+        batch = self.batch(leaves)
         if not batch:
-            losses = mean_loss(self.join(position), inputs, targets)
+            losses = mean_loss(self.join(leaves), *rows)
         else:
-            rows = 0 if sample is not None and sample.ndim == 2 else None
-            losses = torch.vmap(mean_loss, in_dims=(0, rows, rows))(
-                self.join(position), inputs, targets
-            )
+            axis = 0 if rows[0].ndim > self.inputs.ndim else None
+            losses = torch.vmap(mean_loss, in_dims=(0, axis, axis))(self.join(leaves), *rows)
         if losses.shape != batch:
             raise DataError(
                 f"the loss has shape {tuple(losses.shape)}, expected one number per network: "

@@ -6,19 +6,22 @@ the peers run in turn, best of several; `nox -s peers` makes the environment.
 
 import argparse
 import json
+import os
 import shutil
 import sys
+import tempfile
 import time
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
+from unittest import mock
 
 import torch
 from torch import Tensor
 
 import flowopt as fo
-from tests.benchmarks import rivals
+from tests.benchmarks import rivals, spirals
 from tests.benchmarks.__main__ import environment
 from tests.benchmarks.eager import TwoParameters
 from tests.benchmarks.kernels import TRAJECTORIES, Network
@@ -32,6 +35,7 @@ STEP_SIZE = 0.01
 UNREACHED = 1e-14
 DURATION, TOLERANCE = 60.0, 1e-8
 REPLICAS, NETWORK_STEPS = 10_000, 100
+SPIRAL_REPLICAS = 1000
 # Seconds that the rounds of one row may take; two rounds at least.
 PATIENCE = 10.0
 
@@ -187,6 +191,41 @@ def replicas(rounds: int) -> Iterator[list[Row]]:
         )
 
 
+def rows(rounds: int) -> Iterator[list[Row]]:
+    """The two-spiral network by a loop over its data; the peers compute the gradient alone."""
+    network = spirals.problem()
+    start = spirals.starts(network, SPIRAL_REPLICAS)
+    adam = fo.classic.adam(lr=STEP_SIZE)
+    work = f"two-spiral network, {SPIRAL_REPLICAS} replicas"
+    peers = {
+        "torch.func.vmap(grad), gradient alone": (spirals.vmap_gradients, 5),
+        "torch by hand, gradient alone": (spirals.batched_gradients, 5),
+    }
+    optimizers = {
+        "gradient descent": (*_descent(), STEP_SIZE),
+        "Adam": (adam.flow, adam.scheme, float(adam.step_size)),
+    }
+    for name, (flow, scheme, step_size) in optimizers.items():
+        ours = partial(fo.integrate, flow, scheme, start=start, step_size=step_size, compile=True)
+        run = partial(ours, problem=network, steps=NETWORK_STEPS)
+        with (
+            tempfile.TemporaryDirectory() as folder,
+            mock.patch.dict(os.environ, FLOWOPT_CACHE=folder),
+        ):
+            short = partial(ours, problem=spirals.problem(), steps=1)
+            first, again = seconds(short), seconds(short)
+        built = Row(f"{name}, {work}", "trace and build, 3 s allowed", first - again, 3.0, 0.0, 1)
+        built = replace(built, faster=built.theirs / built.ours)
+        print(line(built), flush=True)
+        yield [built]
+        yield race(
+            f"{name}, {work}, {NETWORK_STEPS} steps",
+            run,
+            {n: (make(network, start, NETWORK_STEPS), bar) for n, (make, bar) in peers.items()},
+            rounds,
+        )
+
+
 def scaling(rounds: int) -> Iterator[list[Row]]:
     """Threads, and cost per step of a trajectory by their number."""
     two, (descent, word) = TwoParameters(), _descent()
@@ -238,7 +277,13 @@ def _descent() -> tuple:
     return fo.flows.gradient_flow(), fo.Splitting("A")
 
 
-SUITES = {"ensemble": ensemble, "adaptive": adaptive, "replicas": replicas, "scaling": scaling}
+SUITES = {
+    "ensemble": ensemble,
+    "adaptive": adaptive,
+    "replicas": replicas,
+    "rows": rows,
+    "scaling": scaling,
+}
 
 
 def line(row: Row) -> str:

@@ -55,6 +55,10 @@ MOVES = {
     "index": lambda x: x[:, PLACES],
     "list index": lambda x: x[:, [3, 1]],
     "gather": lambda x: x.gather(1, PLACES[None]),
+    "gather at computed places": lambda x: x.gather(1, (x[:, :2] > 0).to(torch.int64)),
+    "scatter at computed places": lambda x: torch.zeros_like(x).scatter_add(
+        1, (x > 0).to(torch.int64), x
+    ),
     "table": lambda x: TABLE[(x * 2).to(torch.int64).clamp(-5, 4)],
     "matrix table": lambda x: MATRIX[(x > 0).to(torch.int64), (x > 1).to(torch.int64)],
     "mask": lambda x: torch.where(x > 0, x, TABLE[1:]),

@@ -67,8 +67,14 @@ def gpu_target() -> llvm.TargetMachine:
 
 
 def print_device(loop: Loop) -> Source:
-    """LLVM IR of the kernel of a loop for a GPU, whose functions are libdevice's."""
+    """LLVM IR of the kernel of a loop for a GPU, whose functions are libdevice's.
+
+    Raises:
+        UnfitError: It needs memory of its own for every thread.
+    """
     source = print_trajectories(loop, GPU, copies=1)
+    if source.scratch:
+        raise UnfitError("a loop over rows of data has no kernel for GPUs")
     return source._replace(text=source.text + THREAD)
 
 

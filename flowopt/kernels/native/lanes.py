@@ -1,12 +1,18 @@
 """Values of a block of lanes: scalars where they are uniform, else one name per vector."""
 
+from collections.abc import Collection
+
 import torch
 
 from flowopt.kernels.loop import Carried, Loop
 from flowopt.kernels.native.printer import TYPES, Module
-from flowopt.kernels.program import BOOL, I64
+from flowopt.kernels.program import BOOL, F32, F64, I64, Node
 from flowopt.kernels.scalar import scalar_dtype
 
+# Of a number in memory of a kernel's own.
+BYTES = {F64: 8, F32: 4, I64: 8, BOOL: 1}
+# Values that are not computed where they stand in the program.
+ELSEWHERE = ("total", "rows", "part")
 STORAGE = {
     torch.float64: ("double", 8),
     torch.float32: ("float", 4),
@@ -25,18 +31,22 @@ class Lanes:
         loop: The step.
         module: What is printed to.
         copies: Vectors per block.
+        roots: What else is needed, besides what the loop carries.
     """
 
-    def __init__(self, loop: Loop, module: Module, copies: int):
+    def __init__(
+        self, loop: Loop, module: Module, copies: int, roots: Collection[int] | None = None
+    ):
         """See the class."""
         self.loop, self.module, self.copies = loop, module, copies
         self.width = module.width
         self.names: dict[int, list[str]] = {}
         self.splats: dict[int, str] = {}
         ends = {v for c in loop.carried for v in (c.going, c.ending, c.start)}
-        self.used = loop.program.needed([loop.goes, *ends])
+        ends |= {loop.goes, *(roots or ())}
+        self.used = loop.program.needed(ends)
         # A uniform value is spread over lanes where one needs it, right after it is known.
-        self.spread = ends | {loop.goes}
+        self.spread = set(ends)
         for index in self.used:
             if index not in loop.uniform:
                 self.spread.update(loop.program.nodes[index].args)
@@ -93,7 +103,7 @@ class Lanes:
         """Prints values in order, those that are known already left out."""
         for index in indices:
             node = self.loop.program.nodes[index]
-            if node.op == "constant" or index in self.names:
+            if node.op == "constant" or index in self.names or is_wide(node):
                 continue
             kinds = [self.dtype(arg) for arg in node.args]
             if index in self.loop.uniform:
@@ -153,15 +163,15 @@ class Lanes:
         address = let(f"getelementptr {stored}, ptr %{kind}{slot}, i64 {element}")
         return self._widened(let(f"load {stored}, ptr {address}"), dtype, 0)
 
-    def _address(self, kind: str, slot: int, element: int, j: int) -> str:
+    def _address(self, kind: str, slot: int, element: int | str, j: int) -> str:
         let = self.module.let
         stored, _ = STORAGE[self.loop.arguments[slot].dtype]
         place = f"%lane.{j}"
-        if element:
+        if element not in (0, "0"):
             place = let(f"add i64 {let(f'mul i64 %count, {element}')}, {place}")
         return let(f"getelementptr {stored}, ptr %{kind}{slot}, i64 {place}")
 
-    def load(self, slot: int, element: int, j: int) -> str:
+    def load(self, slot: int, element: int | str, j: int) -> str:
         """Numbers of the lanes of vector j; zero beyond the last trajectory."""
         dtype = self.loop.arguments[slot].dtype
         stored, size = STORAGE[dtype]
@@ -175,14 +185,22 @@ class Lanes:
         )
         return self._widened(loaded, dtype, self.width)
 
-    def store(self, carried: Carried, value: str, j: int, mask: str) -> None:
+    def store(
+        self,
+        carried: Carried,
+        value: str,
+        j: int,
+        mask: str,
+        element: int | str | None = None,
+    ) -> None:
         """Writes the lanes of vector j that are in a mask."""
+        element = carried.element if element is None else element
         dtype = self.loop.arguments[carried.slot].dtype
         stored, size = STORAGE[dtype]
         kind = f"<{self.width} x {stored}>"
         name = f"llvm.masked.store.v{self.width}{_suffix(stored)}.p0"
         self.module.declare(f"void @{name}({kind}, ptr, i32, {self.bools})")
-        address = self._address("out", carried.slot, carried.element, j)
+        address = self._address("out", carried.slot, element, j)
         inner = self.module.type(scalar_dtype(dtype), self.width)
         if inner != kind:
             how = "zext" if dtype == torch.bool else "trunc"
@@ -236,6 +254,11 @@ class Lanes:
             number = let(f"call {kind} @llvm.ctpop.{kind}({kind} {bits})")
             total = let(f"add i64 {total}, {let(f'zext {kind} {number} to i64')}")
         return total
+
+
+def is_wide(node: Node) -> bool:
+    """Whether a value is computed by a loop over elements or over rows."""
+    return node.size > 1 or node.op in ELSEWHERE
 
 
 def _suffix(stored: str) -> str:

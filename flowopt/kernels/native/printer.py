@@ -4,6 +4,7 @@ import struct
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
+from flowopt.kernels.native.inner.functions import written_out
 from flowopt.kernels.program import BOOL, F32, F64, FLOATS, FUNCTIONS, I64, Node
 
 TYPES: Mapping[str, str] = {F64: "double", F32: "float", I64: "i64", BOOL: "i1"}
@@ -41,6 +42,7 @@ class Module:
         lines: Of the function.
         declarations: Outside of it.
         symbols: External functions that must be found before the code is linked.
+        block: The basic block that is being written.
     """
 
     width: int
@@ -49,6 +51,7 @@ class Module:
     lines: list[str] = field(default_factory=list)
     declarations: dict[str, None] = field(default_factory=dict)
     symbols: dict[str, None] = field(default_factory=dict)
+    block: str = ""
     _serial: int = 0
 
     def put(self, line: str) -> None:
@@ -58,6 +61,23 @@ class Module:
     def label(self, name: str) -> None:
         """Begins a basic block."""
         self.lines.append(f"{name}:")
+        self.block = name
+
+    def repeat(self, count: int | str, body: Callable[[str], None]) -> None:
+        """Writes a loop: what `body` writes, given the name of 0 … count − 1; at least once."""
+        before = self.block
+        self._serial += 1
+        name = f"each{self._serial}"
+        self.put(f"br label %{name}")
+        self.label(name)
+        at = len(self.lines)
+        self.put("")
+        body(f"%{name}.i")
+        self.put(f"%{name}.n = add i64 %{name}.i, 1")
+        self.lines[at] = f"  %{name}.i = phi i64 [ 0, %{before} ], [ %{name}.n, %{self.block} ]"
+        self.put(f"%{name}.more = icmp slt i64 %{name}.n, {count}")
+        self.put(f"br i1 %{name}.more, label %{name}, label %{name}.end")
+        self.label(f"{name}.end")
 
     def let(self, expression: str) -> str:
         """Names the value of an expression."""
@@ -169,6 +189,11 @@ class Module:
         """A function of the vector library by width, else of the scalar one lane by lane."""
         scalar = self.prefix + name + ("f" if dtype == F32 else "")
         kind = self.type(dtype, lanes)
+        inline = written_out(name, dtype, lanes)
+        if inline:
+            symbol, texts = inline
+            self.declarations.update(dict.fromkeys(texts))
+            return self.let(f"call {kind} @{symbol}({kind} {values[0]})")
         vector = self.vector_function(name, dtype, lanes) if lanes else None
         if vector:
             self.symbols[vector] = None

@@ -11,6 +11,8 @@ e of trajectory i lies at e·count + i.
 from typing import NamedTuple
 
 from flowopt.kernels.loop import Carried, Loop
+from flowopt.kernels.native.inner.elements import LINE, Elements, Sink
+from flowopt.kernels.native.inner.rows import RowFunction
 from flowopt.kernels.native.lanes import Lanes
 from flowopt.kernels.native.machine import Machine
 from flowopt.kernels.native.printer import TYPES, Module
@@ -19,6 +21,8 @@ from flowopt.kernels.program import I64
 # Vectors per block and the most operations of a step: several hide the latency of one another
 # where registers allow.
 COPIES = {4: 250, 3: 350, 2: 450}
+# How a call gets memory for what has many elements, and gives it back.
+MEMORY = {"aligned_alloc": "ptr @aligned_alloc(i64, i64)", "free": "void @free(ptr)"}
 
 
 class Layout(NamedTuple):
@@ -43,12 +47,14 @@ class Source(NamedTuple):
         symbols: External functions it calls.
         lanes: Trajectories per block.
         layout: Order of its pointers.
+        scratch: Bytes of memory that each call takes for itself.
     """
 
     text: str
     symbols: tuple[str, ...]
     lanes: int
     layout: Layout
+    scratch: int = 0
 
 
 def layout_of(loop: Loop) -> Layout:
@@ -68,16 +74,19 @@ def print_trajectories(loop: Loop, machine: Machine, copies: int | None = None) 
         machine: Whose vectors and functions are used.
         copies: Vectors per block; by default by the size of the step.
     """
-    body = loop.program.needed([loop.goes, *(c.going for c in loop.carried)])
+    body = set(loop.program.needed([loop.goes, *(c.going for c in loop.carried)]))
     if copies is None:
         size = sum(i not in loop.uniform and i not in loop.constant for i in body)
+        size += len(loop.rows.traced.program.nodes) if loop.rows else 0
         copies = next((n for n, most in COPIES.items() if size <= most), 1)
     width = machine.width
     module = Module(width, machine.vector_function, machine.prefix)
-    _Template(loop, module, copies).write(set(body))
+    template = _Template(loop, module, copies, body)
+    template.write()
     attributes = f'"prefer-vector-width"="{64 * width}" "min-legal-vector-width"="{64 * width}"'
     text = "\n".join(
         [
+            template.rows.text(attributes) if template.rows else "",
             *module.declarations,
             "define i64 @run(ptr %pointers, ptr %sizes, i64 %first, i64 %last, i64 %trials, "
             f"i64 %count) nounwind {attributes} {{",
@@ -86,24 +95,27 @@ def print_trajectories(loop: Loop, machine: Machine, copies: int | None = None) 
             "",
         ]
     )
-    return Source(text, tuple(module.symbols), width * copies, layout_of(loop))
+    scratch = template.elements.bytes
+    return Source(text, tuple(module.symbols), width * copies, layout_of(loop), scratch)
 
 
 class _Template:
     """Writes the function block by block; dominating blocks first."""
 
-    def __init__(self, loop: Loop, module: Module, copies: int):
-        self.loop, self.module, self.copies = loop, module, copies
+    def __init__(self, loop: Loop, module: Module, copies: int, body: set[int]):
+        self.loop, self.module, self.copies, self.body = loop, module, copies, body
         self.width = module.width
         self.layout = layout_of(loop)
         self.lanes = Lanes(loop, module, copies)
+        self.rows = RowFunction(loop.rows, module, copies) if loop.rows else None
+        self.elements = Elements(loop, module, self.lanes, self.rows, body)
 
-    def write(self, body: set[int]) -> None:
+    def write(self) -> None:
         """All blocks."""
         self._entry()
         self._block()
-        self._steps(body)
-        self._event(body)
+        self._steps()
+        self._event()
         self._next_step()
         self._finish()
 
@@ -116,6 +128,12 @@ class _Template:
         for place, (kind, slot) in enumerate(order):
             address = let(f"getelementptr ptr, ptr %pointers, i64 {place}")
             put(f"%{kind}{slot} = load ptr, ptr {address}")
+        if self.elements.bytes:
+            for name, declared in MEMORY.items():
+                self.module.declare(declared)
+                self.module.symbols[name] = None
+            put(f"%scratch = call ptr @aligned_alloc(i64 {LINE}, i64 {self.elements.bytes})")
+            put(f"%other = getelementptr i8, ptr %scratch, i64 {self.elements.buffer}")
         for carried in self._registers(uniform=True):
             value = self.lanes.load_scalar("shared", carried.slot, carried.element)
             put(f"%start{carried.start} = {self.lanes.same(carried.start, value)}")
@@ -156,61 +174,79 @@ class _Template:
                 loaded = f"%first{carried.start}.{j}"
                 filled = self.lanes.fill(carried, loaded, f"%active0.{j}")
                 put(f"%begin{carried.start}.{j} = {self.lanes.same(carried.start, filled, True)}")
+        self.elements.each(self._begin)
         rest = (i for i in self.lanes.used if i in self.loop.constant and not self._once(i))
         self.lanes.print_values(rest)
+        self.prepared = self.module.block
         put("br label %step")
+
+    def _begin(self, carried: Carried, element: str, j: int) -> None:
+        loaded = self.lanes.load(carried.slot, element, j)
+        filled = self.lanes.fill(carried, loaded, f"%active0.{j}")
+        self.elements.to_buffer(carried, "%scratch", element, j, filled)
 
     def _hand_on(self) -> None:
         """What ended trajectories have goes to the results as it is."""
         put, let = self.module.put, self.module.let
-        for carried in self.loop.carried:
+        for j in range(self.copies):
+            rest = let(f"xor {self.lanes.bools} %active0.{j}, {self.lanes.all_true}")
+            put(f"%rest.{j} = and {self.lanes.bools} {rest}, %valid.{j}")
+        for carried in self._numbers():
             for j in range(self.copies):
                 loaded = self.lanes.load(carried.slot, carried.element, j)
                 put(f"%first{carried.start}.{j} = {self.lanes.same(carried.start, loaded, True)}")
-                ended = let(f"xor {self.lanes.bools} %active0.{j}, {self.lanes.all_true}")
-                ended = let(f"and {self.lanes.bools} {ended}, %valid.{j}")
-                self.lanes.store(carried, loaded, j, ended)
+                self.lanes.store(carried, loaded, j, f"%rest.{j}")
+        self.elements.each(lambda *place: self._copied(*place, "%rest"))
 
-    def _steps(self, body: set[int]) -> None:
+    def _copied(self, carried: Carried, element: str, j: int, mask: str) -> None:
+        """An element from the arguments to the results."""
+        loaded = self.lanes.load(carried.slot, element, j)
+        self.lanes.store(carried, loaded, j, f"{mask}.{j}", element)
+
+    def _steps(self) -> None:
         """One step of the lanes of a block."""
         put, let = self.module.put, self.module.let
         self.module.label("step")
-        put("%k = phi i64 [ 0, %prepare ], [ %k.next, %after ]")
+        before = f"%{self.prepared}"
+        put(f"%k = phi i64 [ 0, {before} ], [ %k.next, %after ]")
+        if self.elements.bytes:
+            put(f"%before = phi ptr [ %scratch, {before} ], [ %after.state, %after ]")
+            put(f"%after.state = phi ptr [ %other, {before} ], [ %before, %after ]")
         for j in range(self.copies):
             mask = self.lanes.bools
-            put(f"%active.{j} = phi {mask} [ %active0.{j}, %prepare ], [ %on.{j}, %after ]")
+            put(f"%active.{j} = phi {mask} [ %active0.{j}, {before} ], [ %on.{j}, %after ]")
         for carried in self._registers(uniform=True):
             start, kind = carried.start, TYPES[self.lanes.dtype(carried.start)]
-            put(f"%u{start} = phi {kind} [ %start{start}, %prepare ], [ %unext{start}, %after ]")
+            put(f"%u{start} = phi {kind} [ %start{start}, {before} ], [ %unext{start}, %after ]")
             self.lanes.names[start] = [f"%u{start}"]
         for carried in self._registers(uniform=False):
             start, kind = carried.start, self.lanes.vector(carried.start)
             for j in range(self.copies):
                 put(
-                    f"%r{start}.{j} = phi {kind} [ %begin{start}.{j}, %prepare ], "
+                    f"%r{start}.{j} = phi {kind} [ %begin{start}.{j}, {before} ], "
                     f"[ %rnext{start}.{j}, %after ]"
                 )
             self.lanes.names[start] = [f"%r{start}.{j}" for j in range(self.copies)]
         for start in [c.start for c in self._registers(uniform=True)]:
             self.lanes.spread_out(start)
-        self.lanes.print_values(
-            i for i in self.lanes.used if i in body and i not in self.loop.constant
-        )
+        moving = [i for i in self.lanes.used if i in self.body and i not in self.loop.constant]
+        self.elements.print_values(moving, self.elements.next_sinks())
         for j in range(self.copies):
             goes = self.lanes.of(self.loop.goes, j)
             ends = let(f"xor {self.lanes.bools} {goes}, {self.lanes.all_true}")
             put(f"%ended.{j} = and {self.lanes.bools} %active.{j}, {ends}")
         some = self.lanes.any_of([f"%ended.{j}" for j in range(self.copies)])
+        self.stepped = self.module.block
         put(f"br i1 {some}, label %event, label %after")
 
-    def _event(self, body: set[int]) -> None:
+    def _event(self) -> None:
         """Some lanes end: their results are stored, and they copy a lane that runs from now on."""
         put = self.module.put
         self.module.label("event")
         outer = dict(self.lanes.names), dict(self.lanes.splats)
-        rest = (i for i in self.lanes.used if i not in body and i not in self.loop.constant)
-        self.lanes.print_values(rest)
-        for carried in self.loop.carried:
+        rest = [i for i in self.lanes.used if i not in self.body and i not in self.loop.constant]
+        self.elements.print_values(rest, self._ending_sinks())
+        for carried in self._numbers():
             for j in range(self.copies):
                 self.lanes.store(carried, self.lanes.of(carried.ending, j), j, f"%ended.{j}")
         for j in range(self.copies):
@@ -222,21 +258,39 @@ class _Template:
             for j in range(self.copies):
                 filled = self.lanes.fill(carried, self.lanes.of(carried.going, j), f"%left.{j}")
                 put(f"%fill{carried.start}.{j} = {self.lanes.same(carried.start, filled, True)}")
+        self.elements.each(self._refill)
+        self.refilled = self.module.block
         put("br label %after")
         self.lanes.names, self.lanes.splats = outer
 
+    def _ending_sinks(self) -> list[Sink]:
+        def sink(carried: Carried) -> Sink:
+            def take(element: str, j: int, value: str) -> None:
+                self.lanes.store(carried, value, j, f"%ended.{j}", element)
+
+            return Sink(carried.ending, self.loop.program.nodes[carried.start].size, take)
+
+        return [sink(carried) for carried in self.elements.carried]
+
+    def _refill(self, carried: Carried, element: str, j: int) -> None:
+        value = self.elements.from_buffer(carried, "%after.state", element, j)
+        filled = self.lanes.fill(carried, value, f"%left.{j}")
+        self.elements.to_buffer(carried, "%after.state", element, j, filled)
+
     def _next_step(self) -> None:
         put = self.module.put
+        before, refilled = f"%{self.stepped}", f"%{self.refilled}"
         self.module.label("after")
         for j in range(self.copies):
-            put(f"%on.{j} = phi {self.lanes.bools} [ %active.{j}, %step ], [ %left.{j}, %refill ]")
+            kind = self.lanes.bools
+            put(f"%on.{j} = phi {kind} [ %active.{j}, {before} ], [ %left.{j}, {refilled} ]")
         for carried in self._registers(uniform=False):
             start, kind = carried.start, self.lanes.vector(carried.start)
             for j in range(self.copies):
                 going = self.lanes.of(carried.going, j)
                 put(
-                    f"%rnext{start}.{j} = phi {kind} [ {going}, %step ], "
-                    f"[ %fill{start}.{j}, %refill ]"
+                    f"%rnext{start}.{j} = phi {kind} [ {going}, {before} ], "
+                    f"[ %fill{start}.{j}, {refilled} ]"
                 )
         for carried in self._registers(uniform=True):
             value = self.lanes.one(carried.going)
@@ -249,29 +303,39 @@ class _Template:
         """End of a block: what runs is stored and counted."""
         put, let = self.module.put, self.module.let
         self.module.label("finish")
-        for carried in self.loop.carried:
+        for carried in self._numbers():
             for j in range(self.copies):
                 value = self._final(carried, j)
                 self.lanes.store(carried, value, j, f"%on.{j}")
+        self.elements.each(self._stored)
+        finished = self.module.block
         counted = self.lanes.count_of([f"%on.{j}" for j in range(self.copies)])
         put("br label %done")
         self.module.label("finish0")
-        for carried in self.loop.carried:
+        for carried in self._numbers():
             for j in range(self.copies):
                 self.lanes.store(carried, f"%first{carried.start}.{j}", j, f"%active0.{j}")
+        self.elements.each(lambda *place: self._copied(*place, "%active0"))
+        waited = self.module.block
         idle = self.lanes.count_of([f"%active0.{j}" for j in range(self.copies)])
         put("br label %done")
         self.module.label("done0")
         put("br label %done")
         self.module.label("done")
-        put(f"%here = phi i64 [ {counted}, %finish ], [ {idle}, %finish0 ], [ 0, %done0 ]")
+        put(f"%here = phi i64 [ {counted}, %{finished} ], [ {idle}, %{waited} ], [ 0, %done0 ]")
         put("%running.next = add i64 %running, %here")
         put("%b.next = add i64 %b, 1")
         put("%again = icmp slt i64 %b.next, %last")
         put("br i1 %again, label %block, label %exit")
         self.module.label("exit")
         result = let("phi i64 [ 0, %entry ], [ %running.next, %done ]")
+        if self.elements.bytes:
+            put("call void @free(ptr %scratch)")
         put(f"ret i64 {result}")
+
+    def _stored(self, carried: Carried, element: str, j: int) -> None:
+        value = self.elements.from_buffer(carried, "%after.state", element, j)
+        self.lanes.store(carried, value, j, f"%on.{j}", element)
 
     def _final(self, carried: Carried, j: int) -> str:
         if self.lanes.number(carried.going) is not None:
@@ -282,4 +346,8 @@ class _Template:
 
     def _registers(self, *, uniform: bool) -> list[Carried]:
         """What is kept in registers from step to step; the status is the mask of active lanes."""
-        return [c for c in self.loop.carried if c.uniform is uniform and c.slot != self.loop.status]
+        return [c for c in self._numbers() if c.uniform is uniform and c.slot != self.loop.status]
+
+    def _numbers(self) -> list[Carried]:
+        """What is carried and is one number per trajectory."""
+        return [c for c in self.loop.carried if self.loop.program.nodes[c.start].size == 1]

@@ -8,6 +8,9 @@ from flowopt.kernels.program import UnfitError
 from flowopt.kernels.scalar import Scalar, scalar_dtype
 from flowopt.kernels.tracing.arrays import Array
 
+# Elements among which one is chosen by comparison with each place.
+MOST_CHOICES = 64
+
 Known = Callable[[Array], np.ndarray]
 
 
@@ -16,6 +19,41 @@ def gather(source: Array, dim: int, index: Array, known: Known) -> Array:
     places = np.indices(index.shape)
     places[dim % len(source.shape)] = known(index)
     return source.view(source.ids[tuple(places)])
+
+
+def choose(source: Array, dim: int, index: Array) -> Array:
+    """torch.gather where the places are known when the kernel runs: one of all by comparison."""
+    axis = dim % len(source.shape)
+    _check_few(source.shape[axis])
+    result = np.empty(index.shape, dtype=np.int64)
+    for place in np.ndindex(index.shape):
+        wanted = Scalar(source.program, int(index.ids[place]))
+        line = source.ids[(*place[:axis], slice(None), *place[axis + 1 :])]
+        value = Scalar(source.program, int(line[0]))
+        for number, other in enumerate(line[1:], start=1):
+            value = wanted.equals(number).where(Scalar(source.program, int(other)), value)
+        result[place] = value.index
+    return source.view(result)
+
+
+def add_chosen(source: Array, dim: int, index: Array, added: Array) -> Array:
+    """torch.scatter_add, where the places are known when the kernel runs."""
+    axis = dim % len(source.shape)
+    _check_few(source.shape[axis])
+    result = source.ids.copy()
+    for place in np.ndindex(index.shape):
+        wanted = Scalar(source.program, int(index.ids[place]))
+        term = Scalar(source.program, int(added.ids[place]))
+        for where in range(source.shape[axis]):
+            target = (*place[:axis], where, *place[axis + 1 :])
+            before = Scalar(source.program, int(result[target]))
+            result[target] = wanted.equals(where).where(before + term, before).index
+    return source.view(result)
+
+
+def _check_few(count: int) -> None:
+    if count > MOST_CHOICES:
+        raise UnfitError(f"it takes one of {count} elements at a place that is not known before")
 
 
 def take(source: Array, indices: Sequence[Array | None], known: Known) -> Array:

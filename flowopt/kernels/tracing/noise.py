@@ -95,17 +95,23 @@ def random_at(
     ((key,), (lane,), (place,), (element,)) = (
         array.scalars() for array in (seed, trajectory, step, at)
     )
+    number = random_element(kind, key, lane, place, substep, element)
+    ids = np.full(at.shape, number.index, dtype=np.int64)
+    return Array(seed.program, ids, torch.float64)
+
+
+def random_element(
+    kind: str, seed: Scalar, lane: Scalar, step: Scalar, substep: int, element: Scalar
+) -> Scalar:
+    """The number of one element by its index."""
     block = element.op("shr", WORDS.bit_length() - 1)
     high = block.op("shr", 32).op("shl", 16) | substep
-    words = philox([block & LOW, lane & LOW, place & LOW, high], key)
+    words = philox([block & LOW, lane & LOW, step & LOW, high], seed)
     within = element & (WORDS - 1)
     second, odd = within > 1, (within & 1).equals(1)
     a, b, c, d = ((word.to("f64") + 0.5) * 2.0**-32 for word in words)
     if kind == "uniform":
-        number = second.where(odd.where(d, c), odd.where(b, a))
-    else:
-        length = (-2.0 * second.where(c, a).op("log")).op("sqrt")
-        turned = 2.0 * math.pi * second.where(d, b)
-        number = odd.where(turned.op("sin"), turned.op("cos")) * length
-    ids = np.full(at.shape, number.index, dtype=np.int64)
-    return Array(seed.program, ids, torch.float64)
+        return second.where(odd.where(d, c), odd.where(b, a))
+    length = (-2.0 * second.where(c, a).op("log")).op("sqrt")
+    turned = 2.0 * math.pi * second.where(d, b)
+    return odd.where(turned.op("sin"), turned.op("cos")) * length

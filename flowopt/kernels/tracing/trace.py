@@ -1,7 +1,7 @@
 """From a torch function to a scalar program: `make_fx`, then one rule per node of its graph."""
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -14,7 +14,7 @@ from torch.fx.experimental.symbolic_shapes import GuardOnDataDependentSymNode
 
 from flowopt.kernels.program import BOOL, FOLDS, I64, MOST_OPERATIONS, Program, UnfitError
 from flowopt.kernels.scalar import BITS, Scalar, scalar_dtype
-from flowopt.kernels.tracing import indexing
+from flowopt.kernels.tracing import indexing, wide
 from flowopt.kernels.tracing.arrays import (
     COPIES,
     MATRIX_PRODUCTS,
@@ -26,6 +26,7 @@ from flowopt.kernels.tracing.arrays import (
 )
 from flowopt.kernels.tracing.noise import random_array, random_at
 from flowopt.kernels.tracing.operations import DECOMPOSED, ELEMENTWISE, Row
+from flowopt.kernels.tracing.traced import Argument, Rows, Traced
 
 ASKS_FOR_VALUE = (
     "the loss or the step asks for the value of a tensor: a branch on data, .item(), .tolist() or "
@@ -34,47 +35,20 @@ ASKS_FOR_VALUE = (
 WRAPPING = {"add", "sub", "mul", "neg", "rsub", "square", "pow"}
 
 
-@dataclass(frozen=True)
-class Argument:
-    """A tensor that a program reads.
-
-    Attributes:
-        lane: Whether it has one value (or one array of them) per trajectory, on its first axis.
-        dtype: Of its elements.
-        shape: As traced; (1, …) where there is one per trajectory.
-    """
-
-    lane: bool
-    dtype: torch.dtype
-    shape: tuple[int, ...]
-
-
-@dataclass(frozen=True)
-class Traced:
-    """A function as a scalar program.
-
-    Attributes:
-        program: The values.
-        arguments: Inputs of the function, then tensors that it closes over.
-        outputs: Values of each result, in row-major order; None for an input handed back.
-        captured: The tensors that it closes over.
-        baked: Positions in `captured` and contents of whole numbers used as indices.
-    """
-
-    program: Program
-    arguments: tuple[Argument, ...]
-    outputs: tuple[tuple[int, ...] | None, ...]
-    captured: tuple[Tensor, ...]
-    baked: Mapping[int, Tensor]
-
-
-def trace(function: Callable, inputs: Sequence[Tensor], lanes: Sequence[bool]) -> Traced:
+def trace(
+    function: Callable,
+    inputs: Sequence[Tensor],
+    lanes: Sequence[bool],
+    rows: Rows | None = None,
+) -> Traced:
     """Traces a function of tensors that returns a flat list of tensors.
 
     Args:
         function: Of as many tensors as `inputs`.
         inputs: Samples with one trajectory each: (1, …) where there is one value per trajectory.
         lanes: Which of them have one value per trajectory.
+        rows: What the function's `over_rows` computes. With it, one value stands for all elements
+            of an input that has several per trajectory.
 
     Raises:
         UnfitError: The function can not be written as a scalar program.
@@ -103,17 +77,18 @@ def trace(function: Callable, inputs: Sequence[Tensor], lanes: Sequence[bool]) -
         first = (str(error).splitlines() or [""])[0]
         raise UnfitError(f"it could not be traced: {type(error).__name__}: {first}") from error
     arguments = [
-        Argument(lane, tensor.dtype, tuple(tensor.shape))
-        for lane, tensor in zip(lanes, inputs, strict=True)
+        Argument(lane, t.dtype, tuple(t.shape), rows is not None and lane and t.numel() > 1)
+        for lane, t in zip(lanes, inputs, strict=True)
     ]
-    return _Lowering(module, arguments).run()
+    return _Lowering(module, arguments, rows).run()
 
 
 class _Lowering:
     """Follows a graph node by node with arrays of scalars for its tensors."""
 
-    def __init__(self, module: torch.fx.GraphModule, arguments: list[Argument]):
+    def __init__(self, module: torch.fx.GraphModule, arguments: list[Argument], rows: Rows | None):
         self.module = module
+        self.rows = rows
         self.program = Program()
         self.arguments = arguments
         self.inputs = len(arguments)
@@ -127,7 +102,8 @@ class _Lowering:
         for node in self.module.graph.nodes:
             if node.op == "placeholder":
                 argument = self.arguments[place]
-                self.values[node] = Array(
+                kind = wide.WideArray if argument.wide else Array
+                self.values[node] = kind(
                     self.program, None, argument.dtype, slot=place, shape=argument.shape
                 )
                 place += 1
@@ -139,7 +115,7 @@ class _Lowering:
                 results = [self.values[out] for out in node.args[0]]
         # An argument handed back as it came is not taken apart.
         outputs = tuple(
-            None if array.slot == place else tuple(int(i) for i in array.ids.ravel())
+            None if array.slot == place else self._values(place, array)
             for place, array in enumerate(results)
         )
         used = self.program.needed([i for output in outputs for i in output or ()])
@@ -155,7 +131,14 @@ class _Lowering:
             outputs,
             tuple(self.captured.values()),
             self.baked,
+            self.rows,
         )
+
+    def _values(self, place: int, array: Array) -> tuple[int, ...]:
+        """Values of a result; one for all elements if its argument is wide."""
+        if place < self.inputs and self.arguments[place].wide:
+            return (wide.single(array),)
+        return tuple(int(i) for i in array.ids.ravel())
 
     def _capture(self, tensor: Tensor) -> Array:
         key = id(tensor)
@@ -216,6 +199,8 @@ class _Lowering:
             out = out.to(common) if common != out.dtype else out
             result = self._pure(f"{base}.{overload}", nodes, values, out)
             result = result.converted(target.dtype)
+        if isinstance(target, wide.WideArray):
+            return target.assigned(result)
         try:
             target.ids[...] = result.ids
         except ValueError as error:
@@ -225,6 +210,15 @@ class _Lowering:
         return target
 
     def _pure(self, name: str, nodes: list, values: list, out: Any) -> Any:
+        if name == "flowopt::over_rows.default":
+            return self._over_rows(*values, out)
+        if wide.concerns(name, values, self.rows is not None):
+            if name in ELEMENTWISE:
+                result = wide.elementwise(
+                    ELEMENTWISE[name], self._common(name, nodes, out), values, out
+                )
+                return self._wrapped(name.partition(".")[0], result)
+            return wide.moved(name, values, out)
         if name in ELEMENTWISE:
             return self._elementwise(name, ELEMENTWISE[name], nodes, values, out)
         if name in VIEWS:
@@ -238,7 +232,7 @@ class _Lowering:
             return MATRIX_PRODUCTS[name](*values)
         if name == "_to_copy.default":
             return self._wrapped("mul", values[0].converted(out.dtype))
-        if name in ("index.Tensor", "gather.default", "index_put.default"):
+        if name in ("index.Tensor", "gather.default", "index_put.default", "scatter_add.default"):
             return self._indexed(name, values)
         if name.removeprefix("flowopt::") in ("normal.default", "uniform.default"):
             return random_array(name.removeprefix("flowopt::").removesuffix(".default"), *values)
@@ -268,11 +262,7 @@ class _Lowering:
     def _elementwise(self, name: str, row: Row, nodes: list, values: list, out: Tensor) -> Array:
         arrays = [value for value in values if isinstance(value, Array)]
         shape = np.broadcast_shapes(*(array.shape for array in arrays))
-        common = out.dtype
-        if row.types == "promoted":
-            metas = [n.meta["val"] if isinstance(n, torch.fx.Node) else n for n in nodes]
-            common = torch.result_type(metas[0], metas[1])
-        kind = scalar_dtype(common)
+        kind = self._common(name, nodes, out)
         columns = []
         for array in arrays:
             own = row.types == "own" or (row.types == "choice" and array.dtype == torch.bool)
@@ -287,16 +277,52 @@ class _Lowering:
         result = Array(self.program, results.reshape(shape), out.dtype)
         return self._wrapped(name.partition(".")[0], result)
 
+    def _common(self, name: str, nodes: list, out: Tensor) -> str:
+        """The type in which an elementwise operation is computed."""
+        if ELEMENTWISE[name].types != "promoted":
+            return scalar_dtype(out.dtype)
+        metas = [n.meta["val"] if isinstance(n, torch.fx.Node) else n for n in nodes]
+        return scalar_dtype(torch.result_type(metas[0], metas[1]))
+
+    def _over_rows(
+        self, leaves: list[Array], number: Array | None, dtype, out
+    ) -> tuple[Array, ...]:
+        """Loss and gradient, summed over rows when the kernel runs."""
+        traced, tables = self.rows.traced, self.rows.tables
+        slots = tuple(self._capture(tensor).slot for tensor in (*tables, *traced.captured))
+        self.rows = replace(self.rows, slots=slots)
+        places = dict(enumerate(slots[len(tables) :]))
+        self.baked |= {places[i] - self.inputs: kept for i, kept in traced.baked.items()}
+        emit = self.program.emit
+        arguments = [wide.single(leaf) for leaf in leaves]
+        if number is not None:
+            arguments.append(wide.single(number))
+        token = emit("rows", I64, *arguments)
+        found = []
+        for place, meta in enumerate(out):
+            shape, size = tuple(meta.shape), meta.numel()
+            part = emit("part", scalar_dtype(meta.dtype), token, data=place, size=size)
+            kind = wide.WideArray if size > 1 else Array
+            ids = np.full(shape, part, dtype=np.int64)
+            found.append(kind(self.program, ids, meta.dtype, shape=shape))
+        return tuple(found)
+
     def _wrapped(self, base: str, array: Array) -> Array:
         """Whole numbers brought back into the range of their type."""
         if array.dtype not in BITS or base not in WRAPPING:
             return array
         emit, bits = self.program.emit, BITS[array.dtype]
+        if isinstance(array, wide.WideArray):
+            return array.like(emit("wrap", "i64", array.index, data=bits))
         flat = [emit("wrap", "i64", int(index), data=bits) for index in array.ids.ravel()]
         return array.view(np.array(flat, dtype=np.int64).reshape(array.shape))
 
     def _indexed(self, name: str, values: list) -> Array:
         source = values[0]
+        if name == "scatter_add.default":
+            return indexing.add_chosen(source, *values[1:])
+        if name == "gather.default" and not self._fixed(values[2]):
+            return indexing.choose(source, values[1], values[2])
         if name == "gather.default":
             return indexing.gather(source, values[1], values[2], self._known)
         if name == "index_put.default":

@@ -1,0 +1,172 @@
+"""Loss and gradient summed over rows of data, as a function that the step calls.
+
+    void rows(ptr pointers, ptr sizes, ptr sums, ptr order, i64 count, ptr in0, ptr in1, …)
+
+`in0`, `in1`, … are the leaves of θ and `sums` takes the results, all for one block of lanes: vector
+j of element e at e·copies + j. `order` names the rows of a minibatch; it is null for all rows.
+"""
+
+import math
+from dataclasses import replace
+
+from flowopt.kernels.loop import Loop, uniform_values
+from flowopt.kernels.native.lanes import BYTES, STORAGE, Lanes
+from flowopt.kernels.native.printer import TYPES, Module
+from flowopt.kernels.tracing.traced import Rows
+
+
+class RowFunction:
+    """Prints the function.
+
+    Args:
+        rows: What it computes.
+        module: Of which declarations and symbols are shared.
+        copies: Vectors per block.
+    """
+
+    def __init__(self, rows: Rows, module: Module, copies: int):
+        """See the class."""
+        self.rows, self.copies = rows, copies
+        self.traced = rows.traced
+        self.module = replace(module, lines=[])
+        self.width = module.width
+        self.leaves = len(self.traced.outputs) - 1
+        program, arguments = self.traced.program, self.traced.arguments
+        self.results = rows.results()
+        roots = [value for values in self.results for value in values]
+        uniform = uniform_values(program, arguments, frozenset(), set(), set())
+        loop = Loop(program, arguments, (), roots[0], 0, uniform, frozenset())
+        self.lanes = _RowLanes(loop, self.module, copies, roots)
+        self.offsets = self._offsets()
+
+    @property
+    def bytes(self) -> int:
+        """Length of the sums."""
+        return self.offsets[-1]
+
+    def vector(self, place: int) -> str:
+        """Type of a vector of a result."""
+        return self.module.type(self._dtype(place), self.width)
+
+    def text(self, attributes: str) -> str:
+        """The function in LLVM IR."""
+        places = ", ".join(f"ptr %in{place}" for place in range(self.leaves))
+        self._entry()
+        self._body()
+        self._end()
+        head = (
+            f"define internal void @rows(ptr %pointers, ptr %sizes, ptr %sums, ptr %order, "
+            f"i64 %count, {places}) noinline nounwind {attributes} {{"
+        )
+        return "\n".join([head, *self.module.lines, "}"])
+
+    def count(self, module: Module) -> str:
+        """How many rows there are."""
+        first = module.let(f"getelementptr i64, ptr %sizes, i64 {self.rows.slots[0]}")
+        numbers = module.let(f"load i64, ptr {first}")
+        shape = self.traced.arguments[self.leaves].shape
+        return module.let(f"sdiv i64 {numbers}, {math.prod(shape)}")
+
+    def _dtype(self, place: int) -> str:
+        return self.traced.program.nodes[self.results[place][0]].dtype
+
+    def _offsets(self) -> list[int]:
+        ends = [0]
+        for place, values in enumerate(self.results):
+            size = len(values) * self.copies * self.width * BYTES[self._dtype(place)]
+            ends.append(ends[-1] + -(-size // 64) * 64)
+        return ends
+
+    def _sum(self, place: int) -> str:
+        return f"%sum{place}"
+
+    def _entry(self) -> None:
+        put, let = self.module.put, self.module.let
+        self.module.label("entry")
+        for place, outer in enumerate(self.rows.slots, start=self.leaves):
+            address = let(f"getelementptr ptr, ptr %pointers, i64 {outer}")
+            table = place < self.leaves + len(self.rows.tables)
+            put(f"%{'table' if table else 'in'}{place} = load ptr, ptr {address}")
+        for place, values in enumerate(self.results):
+            put(f"{self._sum(place)} = getelementptr i8, ptr %sums, i64 {self.offsets[place]}")
+            kind, zero = self.vector(place), self.module.literal(0, self._dtype(place), self.width)
+
+            def clear(i: str, place=place, kind=kind, zero=zero) -> None:
+                address = let(f"getelementptr {kind}, ptr {self._sum(place)}, i64 {i}")
+                put(f"store {kind} {zero}, ptr {address}")
+
+            self.module.repeat(len(values) * self.copies, clear)
+        put("%all = icmp eq ptr %order, null")
+        put("%some = icmp sgt i64 %count, 0")
+        put("br i1 %some, label %row, label %end")
+        self.first = self.module.block
+
+    def _body(self) -> None:
+        """One row: each number of the result is added as soon as it is known."""
+        put, let = self.module.put, self.module.let
+        self.module.label("row")
+        put(f"%r = phi i64 [ 0, %{self.first} ], [ %r.next, %counted ]")
+        put("br i1 %all, label %counted, label %drawn")
+        self.module.label("drawn")
+        place = let("getelementptr i64, ptr %order, i64 %r")
+        put(f"%named = load i64, ptr {place}")
+        put("br label %counted")
+        self.module.label("counted")
+        put("%number = phi i64 [ %r, %row ], [ %named, %drawn ]")
+        arguments = self.traced.arguments
+        for place in range(self.leaves, self.leaves + len(self.rows.tables)):
+            stored, _ = STORAGE[arguments[place].dtype]
+            offset = let(f"mul i64 %number, {math.prod(arguments[place].shape)}")
+            put(f"%in{place} = getelementptr {stored}, ptr %table{place}, i64 {offset}")
+        wanted: dict[int, list[tuple[int, int]]] = {}
+        for place, values in enumerate(self.results):
+            for element, value in enumerate(values):
+                wanted.setdefault(value, []).append((place, element))
+        for index in self.lanes.used:
+            self.lanes.print_values([index])
+            for place, element in wanted.get(index, ()):
+                self._add(place, element, index)
+        put("%r.next = add i64 %r, 1")
+        put("%more = icmp slt i64 %r.next, %count")
+        put("br i1 %more, label %row, label %end")
+
+    def _add(self, place: int, element: int, value: int) -> None:
+        put, let, kind = self.module.put, self.module.let, self.vector(place)
+        for j in range(self.copies):
+            at = element * self.copies + j
+            address = let(f"getelementptr {kind}, ptr {self._sum(place)}, i64 {at}")
+            before = let(f"load {kind}, ptr {address}")
+            after = let(f"fadd {kind} {before}, {self.lanes.of(value, j)}")
+            put(f"store {kind} {after}, ptr {address}")
+
+    def _end(self) -> None:
+        put, let = self.module.put, self.module.let
+        self.module.label("end")
+        for place, values in enumerate(self.results if self.rows.mean else []):
+            dtype, kind = self._dtype(place), self.vector(place)
+            count = self.module.splat(let(f"sitofp i64 %count to {TYPES[dtype]}"), dtype)
+
+            def divide(i: str, place=place, kind=kind, count=count) -> None:
+                address = let(f"getelementptr {kind}, ptr {self._sum(place)}, i64 {i}")
+                total = let(f"load {kind}, ptr {address}")
+                put(f"store {kind} {let(f'fdiv {kind} {total}, {count}')}, ptr {address}")
+
+            self.module.repeat(len(values) * self.copies, divide)
+        put("ret void")
+
+
+class _RowLanes(Lanes):
+    """Parameters are read from memory where they are used: registers are too few to keep them."""
+
+    def of(self, index: int, j: int) -> str:
+        node = self.loop.program.nodes[index]
+        if node.op == "input" and index not in self.loop.uniform:
+            return self.load(*node.data, j)
+        return super().of(index, j)
+
+    def load(self, slot: int, element: int, j: int) -> str:
+        dtype = self.loop.arguments[slot].dtype
+        kind = f"<{self.width} x {STORAGE[dtype][0]}>"
+        at = element * self.copies + j
+        address = self.module.let(f"getelementptr {kind}, ptr %in{slot}, i64 {at}")
+        return self.module.let(f"load {kind}, ptr {address}")
