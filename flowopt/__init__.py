@@ -1,6 +1,6 @@
 """flowopt: optimizers as differential equations, and schemes that step them."""
 
-from flowopt import adapters, classic, diagnostics, flows, optim, problems, stop, symbols
+from flowopt import adapters, analysis, classic, diagnostics, flows, optim, problems, stop, symbols
 from flowopt import controls as control
 from flowopt.controls import Constant, ErrorControl, LyapunovControl, Schedule
 from flowopt.core.state import State
@@ -42,6 +42,7 @@ __all__ = [
     "Term",
     "Training",
     "adapters",
+    "analysis",
     "classic",
     "control",
     "describe_kernel",

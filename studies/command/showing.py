@@ -8,11 +8,14 @@ import sympy
 import torch
 
 import flowopt as fo
-from flowopt.errors import CompatibilityError, DefinitionError
+from flowopt.errors import CompatibilityError
 from flowopt.registry import FLOWS, METHODS
 from studies.command.listing import flow_summary, method_summary
 from studies.common.candidates import Candidate, candidate
 from studies.common.tables import plain_table
+
+# A longer equation is not read.
+LONGEST_FORMULA = 160
 
 
 def showing(
@@ -54,7 +57,9 @@ def showing(
         _section("Start values", _starts(entry.flow)),
         _section("Hyperparameters", _hyperparameters(entry)),
         _section("Step", _step(entry)),
-        _section("Energies", _energies(entry.flow)),
+        _section("Energies", _energies(entry)),
+        _section("On a quadratic loss, L = k*theta**2/2", _stability(entry)),
+        _section("Followed to first order (H[x]: Hessian times x)", _modified(entry)),
         _section("Reference", [entry.flow.equations.reference or "none"]),
         _hint(specification, entry),
     ]
@@ -167,17 +172,41 @@ def _other_words(entry: Candidate) -> list[str]:
     return [word for word in FLOWS[entry.flow.name].words if word != entry.word]
 
 
-def _energies(flow: fo.Flow) -> list[str]:
-    lines = []
+def _energies(entry: Candidate) -> list[str]:
+    flow, lines = _in_time(entry), []
     for name in flow.energies:
+        found = fo.analysis.certify(flow, name)
         lines.append(f"{name} = {flow.equations.energies[name]}")
-        try:
-            lines.append(f"  d/dt = {flow.energy_rate(name)}")
-        except DefinitionError as error:
-            lines.append(f"  d/dt: not derived ({error})")
+        reason = f"not derived ({found.steps[0]})" if found.rate is None else f"= {found.rate}"
+        lines.append(f"  d/dt{':' if found.rate is None else ''} {reason}")
+        if found.rate is not None:
+            lines.append(f"  {found.summary}")
     if lines:
         lines.append("(terms that have a value per parameter are summed over the parameters)")
     return lines
+
+
+def _in_time(entry: Candidate) -> fo.Flow:
+    """The flow with rates in time."""
+    flow = entry.flow
+    return flow.at_step_size(entry.step_size) if flow.per_step else flow
+
+
+def _stability(entry: Candidate) -> list[str]:
+    try:
+        return list(fo.analysis.stability(entry.flow, entry.scheme).summary)
+    except CompatibilityError:
+        return []
+
+
+def _modified(entry: Candidate) -> list[str]:
+    """The corrected equation, where it is short enough to be read."""
+    try:
+        found = fo.analysis.modified_equation(_in_time(entry), entry.scheme, order=1)
+    except CompatibilityError:
+        return []
+    lines = [line.strip() for line in str(found).splitlines()[1:]]
+    return lines if max(map(len, lines)) <= LONGEST_FORMULA else []
 
 
 def _hint(specification: str, entry: Candidate) -> str:

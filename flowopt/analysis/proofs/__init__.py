@@ -1,0 +1,1 @@
+"""Sound steps by which the sign of a formula is shown, and the search for the contrary."""
