@@ -137,6 +137,9 @@ def test_the_lemma_gives_the_bound_of_the_literature():
     bound = at_most(2 * a * u * w + 2 * a * w - b * u, known)
     assert str(bound.condition) == "b <= 4*a"
     assert bound.condition == Condition(4 * a - b)
+    remainder = bound.steps[-1].partition("a times ")[2].partition(" >= 0")[0]
+    # The formula is four times u·w times the bracket.
+    assert sympy.cancel(sympy.sympify(remainder, {"q": q}) - 4 * claimed / a) == 0
 
 
 def test_the_lemma_refuses_what_it_does_not_show():
@@ -145,6 +148,8 @@ def test_the_lemma_refuses_what_it_does_not_show():
     # b/w falls with b, but +2b rises; and −a/u + b/w bounds nothing as b grows.
     assert at_most(2 * a * w + 2 * b * u * w - b * u, known) is None
     assert at_most(b * u - 3 * a * w, known) is None
+    # Late times allow b ≤ 4a, early ones nothing.
+    assert at_most(a * w + 7 * a * u * w - 2 * b * u, known) is None
     # 2a − b/w is negative for small times at any b.
     assert at_most(2 * a * u * w - b * u, known) is None
 
