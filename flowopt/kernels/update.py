@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from flowopt.core.interfaces import Key
+from flowopt.core.noise import WORDS
 from flowopt.core.state import Leaves
 from flowopt.kernels.native.build import Code, load
 from flowopt.kernels.native.launch import chunk_edges, chunk_threads
@@ -67,6 +68,7 @@ class Update:
         types: Of the numbers that all elements share.
         captured: Numbers that the step closes over, read anew at each launch.
         kept: Which numbers it changes.
+        block: Elements that share values, by their index; chunks start where a block does.
     """
 
     code: Code
@@ -75,6 +77,7 @@ class Update:
     types: tuple[str, ...]
     captured: tuple[Tensor, ...]
     kept: tuple[int, ...]
+    block: int
 
     def run(self, table: "Table", numbers: Sequence[float | int]) -> list[float | int]:
         """Steps all tensors of a table; returns the numbers after the step."""
@@ -136,22 +139,27 @@ class Table:
         self.rows[:, :columns] = addresses.T[self.owner] + self.shift[:, None]
 
 
-def chunks(counts: np.ndarray, offsets: np.ndarray, columns: int, size: int) -> Table:
+def chunks(counts: np.ndarray, offsets: np.ndarray, columns: int, update: Update) -> Table:
     """The table of tensors, whose addresses `Table.move` fills in.
 
     Args:
         counts: Elements of each tensor.
         offsets: Index of the first element of each tensor among all.
         columns: How many tensors there are of each kind.
-        size: Bytes of an element.
+        update: What will step them.
     """
-    parts = -(-counts // CHUNK)
-    owner = np.repeat(np.arange(len(counts)), parts)
-    within = CHUNK * (np.arange(len(owner)) - np.repeat(np.cumsum(parts) - parts, parts))
-    lengths = np.minimum(counts[owner] - within, CHUNK)
-    rows = np.zeros((len(owner), columns + 2), dtype=np.int64)
-    rows[:, columns:] = np.column_stack([lengths, offsets[owner] + within])
-    return Table(rows, np.cumsum(lengths), owner, within * size)
+    # Elements before the first whole block have a chunk of their own.
+    heads = np.minimum(-offsets % update.block, counts)
+    begins = np.column_stack([np.zeros_like(heads), heads]).ravel()
+    sizes = np.column_stack([heads, counts - heads]).ravel()
+    parts = -(-sizes // CHUNK)
+    part = np.repeat(np.arange(len(sizes)), parts)
+    within = CHUNK * (np.arange(len(part)) - np.repeat(np.cumsum(parts) - parts, parts))
+    lengths = np.minimum(sizes[part] - within, CHUNK)
+    owner, shift = part // 2, begins[part] + within
+    rows = np.zeros((len(part), columns + 2), dtype=np.int64)
+    rows[:, columns:] = np.column_stack([lengths, offsets[owner] + shift])
+    return Table(rows, np.cumsum(lengths), owner, shift * SIZES[update.dtype])
 
 
 def build_update(
@@ -193,6 +201,7 @@ def build_update(
         tuple(work.program.nodes[i].dtype for i in work.numbers),
         traced.captured,
         kept,
+        WORDS if work.blocked else 1,
     )
 
 

@@ -76,7 +76,7 @@ class Tensors:
             places = _places(columns, update.dtype)
         # Addresses in the table keep no copy in memory.
         self._held = columns
-        laid = places.content.tobytes(), elements.first, update.written
+        laid = places.content.tobytes(), elements.first, update.written, update.block
         if elements.offsets is not None or laid != self._laid:
             self._laid = None
             self._lay(places, elements, update)
@@ -87,10 +87,10 @@ class Tensors:
         sizes, offsets = places.counts * SIZES[update.dtype], elements.offsets
         if offsets is None:
             offsets = elements.first + np.cumsum(places.counts) - places.counts
-        key = places.counts.tobytes(), offsets.tobytes(), update.written
+        key = places.counts.tobytes(), offsets.tobytes(), update.written, update.block
         if self._table is None or key != self._key:
             columns = len(places.addresses)
-            self._table = chunks(places.counts, offsets, columns, SIZES[update.dtype])
+            self._table = chunks(places.counts, offsets, columns, update)
             self._key, self._written = key, b""
         written = np.array(update.written)
         # Gradients are new at every step, what else there is seldom is.

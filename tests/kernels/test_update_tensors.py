@@ -190,3 +190,13 @@ def test_addresses_sizes_and_order_are_those_that_torch_tells():
     assert look([[matrix], [matrix.double()]], torch.float32) is None
     assert look([[matrix], [matrix.t()]], torch.float32) is None
     assert look([[matrix], [matrix[None]]], torch.float32) is None
+
+
+@pytest.mark.parametrize("sizes", [[1, 2, 3, 4, 5, 6], [37, 1, 100, 33], [70_001, 3, 64]])
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
+def test_noise_does_not_depend_on_where_a_tensor_begins(sizes, dtype):
+    ends = []
+    for compiled in (False, True):
+        moving = parameters(dtype, [(size,) for size in sizes])
+        ends.append(run(langevin(moving, compile=compiled), moving, steps=2))
+    assert_close(*ends, dtype)

@@ -13,8 +13,9 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import NamedTuple
 
+from flowopt.core.noise import WORDS
 from flowopt.kernels.native.printer import TYPES, Module
-from flowopt.kernels.program import BOOL, F64, FUNCTIONS, I64, Program
+from flowopt.kernels.program import BOOL, F64, FUNCTIONS, I64, Node, Program
 
 # Vectors per turn of the inner loop, where there is no function that needs the registers.
 COPIES = 4
@@ -59,6 +60,30 @@ class Elementwise:
         return frozenset(found)
 
     @cached_property
+    def blocked(self) -> frozenset[int]:
+        """Values that a block of `WORDS` elements shares, as those of the noise generator."""
+        found: set[int] = set()
+        for index in self.used:
+            node = self.program.nodes[index]
+            first = node.op == "shr" and node.args[0] == self.element
+            if (first and self.program.value(node.args[1]) == WORDS.bit_length() - 1) or (
+                index not in self.uniform
+                and node.args
+                and found.issuperset(arg for arg in node.args if arg not in self.uniform)
+            ):
+                found.add(index)
+        return frozenset(found)
+
+    @cached_property
+    def border(self) -> list[int]:
+        """Values of blocks that single elements need."""
+        needed = {r for r in self.results if r is not None}
+        for index in self.used:
+            if index not in self.blocked:
+                needed.update(self.program.nodes[index].args)
+        return sorted(needed & self.blocked)
+
+    @cached_property
     def calls(self) -> bool:
         """Whether a function is called for every element."""
         return any(
@@ -88,7 +113,7 @@ def print_update(
         copies: Vectors per turn; by default by the kind of work.
     """
     if copies is None:
-        copies = 1 if work.calls else COPIES
+        copies = WORDS if work.blocked else 1 if work.calls else COPIES
     module = Module(width, vector_function)
     _Template(work, module, copies).write()
     bits = min(64 * width, WIDEST)
@@ -190,8 +215,13 @@ class _Template:
         for place, name in enumerate(("length", "offset"), columns):
             address = let(f"getelementptr i64, ptr %table, i64 {let(f'add i64 %row, {place}')}")
             put(f"%{name} = load i64, ptr {address}")
-        put(f"%rest = urem i64 %length, {self.width * self.copies}")
-        put("%full = sub i64 %length, %rest")
+        whole = "%length"
+        if self.work.blocked:
+            put(f"%within = and i64 %offset, {WORDS - 1}")
+            put("%aligned = icmp eq i64 %within, 0")
+            whole = let("select i1 %aligned, i64 %length, i64 0")
+        put(f"%rest = urem i64 {whole}, {self.width * self.copies}")
+        put(f"%full = sub i64 {whole}, %rest")
         put("%whole = icmp sgt i64 %full, 0")
         put("br i1 %whole, label %body, label %check")
 
@@ -201,7 +231,11 @@ class _Template:
         self.module.label("body")
         put("%i = phi i64 [ 0, %chunk ], [ %i.next, %body ]")
         places = [let(f"add i64 %i, {self.width * j}") for j in range(self.copies)]
-        values = [self._values(place, self._load) for place in places]
+        blocks = self._blocks()
+        values = [
+            self._values(place, self._load, self._of_blocks(blocks, j))
+            for j, place in enumerate(places)
+        ]
         for place, found in zip(places, values, strict=True):
             self._store_all(place, found, self._store)
         put(f"%i.next = add i64 %i, {self.width * self.copies}")
@@ -273,21 +307,54 @@ class _Template:
             if result is not None:
                 store(self._address(column, place), found[result])
 
-    def _values(self, place: str, load: Callable[[str], str]) -> dict[int, str]:
-        """Values of the elements of one vector."""
-        work, program = self.work, self.work.program
+    def _blocks(self) -> dict[int, str]:
+        """What the blocks of one turn share, one block per lane."""
         found = dict(self.splats)
+        for index in self.work.used:
+            if index not in self.work.blocked:
+                continue
+            node = self.work.program.nodes[index]
+            if self.work.element in node.args:
+                first = self.module.let("add i64 %i, %offset")
+                first = self.module.let(f"ashr i64 {first}, {WORDS.bit_length() - 1}")
+                found[index] = self._counted(first)
+            else:
+                found[index] = self._operation(node, found)
+        return found
+
+    def _of_blocks(self, blocks: Mapping[int, str], j: int) -> dict[int, str]:
+        """What elements of vector j of a turn need of their blocks."""
+        places = [(j * self.width + lane) // WORDS for lane in range(self.width)]
+        mask = ", ".join(f"i32 {place}" for place in places)
+        found = {}
+        for index in self.work.border:
+            kind = self.module.type(self.work.program.nodes[index].dtype, self.width)
+            found[index] = self.module.let(
+                f"shufflevector {kind} {blocks[index]}, {kind} poison, "
+                f"<{self.width} x i32> <{mask}>"
+            )
+        return found
+
+    def _operation(self, node: Node, found: Mapping[int, str]) -> str:
+        kinds = [self.work.program.nodes[arg].dtype for arg in node.args]
+        values = [found[arg] for arg in node.args]
+        return self.module.operation(node, kinds, values, self.width)
+
+    def _values(
+        self, place: str, load: Callable[[str], str], of_blocks: Mapping[int, str] | None = None
+    ) -> dict[int, str]:
+        """Values of the elements of one vector; those of their blocks may be known."""
+        work, program = self.work, self.work.program
+        found = {**self.splats, **(of_blocks or {})}
+        known = work.uniform if of_blocks is None else work.uniform | work.blocked
         places = {index: column for column, index in enumerate(work.columns)}
         for index in work.used:
-            node = program.nodes[index]
-            if index in work.uniform:
+            if index in known:
                 continue
             if index == work.element:
                 found[index] = self._counted(self.module.let(f"add i64 {place}, %offset"))
             elif index in places:
                 found[index] = load(self._address(places[index], place))
             else:
-                kinds = [program.nodes[arg].dtype for arg in node.args]
-                values = [found[arg] for arg in node.args]
-                found[index] = self.module.operation(node, kinds, values, self.width)
+                found[index] = self._operation(program.nodes[index], found)
         return found

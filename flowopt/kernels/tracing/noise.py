@@ -109,9 +109,6 @@ def random_element(
     words = philox([block & LOW, lane & LOW, step & LOW, high], seed)
     within = element & (WORDS - 1)
     second, odd = within > 1, (within & 1).equals(1)
-    a, b, c, d = ((word.to("f64") + 0.5) * 2.0**-32 for word in words)
-    if kind == "uniform":
-        return second.where(odd.where(d, c), odd.where(b, a))
-    length = (-2.0 * second.where(c, a).op("log")).op("sqrt")
-    turned = 2.0 * math.pi * second.where(d, b)
-    return odd.where(turned.op("sin"), turned.op("cos")) * length
+    # All four numbers, each of which depends on the block alone: kernels may compute them once.
+    a, b, c, d = _numbers(kind, words)
+    return second.where(odd.where(d, c), odd.where(b, a))
