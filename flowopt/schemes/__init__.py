@@ -1,8 +1,9 @@
 """Schemes: how a flow becomes a step."""
 
+from flowopt.schemes.coefficients import TABLEAUX
 from flowopt.schemes.euler import Euler
 from flowopt.schemes.runge_kutta import RungeKutta
 from flowopt.schemes.splitting import Splitting
-from flowopt.schemes.tableau import TABLEAUX, Tableau
+from flowopt.schemes.tableau import Tableau
 
 __all__ = ["TABLEAUX", "Euler", "RungeKutta", "Splitting", "Tableau"]

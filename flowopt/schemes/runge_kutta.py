@@ -9,15 +9,16 @@ from torch import Tensor
 from flowopt.core.interfaces import Evaluate, FlowLike, Noise, Proposal
 from flowopt.core.state import State
 from flowopt.errors import CompatibilityError
+from flowopt.schemes.coefficients import TABLEAUX
 from flowopt.schemes.drift import check_drift_scheme
-from flowopt.schemes.tableau import TABLEAUX, Tableau
+from flowopt.schemes.tableau import Tableau
 
 
 class RungeKutta:
     """An explicit Runge–Kutta method.
 
     Args:
-        tableau: One of "heun", "midpoint", "rk4", "dopri5", or a `Tableau` of one's own.
+        tableau: One of "heun", "midpoint", "bosh3", "rk4", "dopri5", "tsit5", or a `Tableau` of one's own.
 
     Raises:
         CompatibilityError: No tableau has that name.

@@ -1,10 +1,10 @@
 """Butcher tableaux that check themselves: order conditions hold exactly, in fractions."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from fractions import Fraction
 from functools import cache
-from itertools import combinations_with_replacement
+from itertools import combinations_with_replacement, zip_longest
 from math import prod
 
 from flowopt.errors import DefinitionError
@@ -29,6 +29,10 @@ class Tableau:
         reference: Where it comes from.
         embedded: Weights of a second solution from the same stages, for error estimates.
         embedded_order: Its claimed order; checked when built.
+        interpolant: Per stage the coefficients of x, x², … of its weight at the fraction x of the
+            step; without them cubic Hermite interpolation is used.
+        interpolant_order: Its claimed order; checked when built.
+        tolerance: By which conditions may fail: zero for fractions, for decimals their digits.
 
     Raises:
         DefinitionError: The shape is wrong or an order condition fails.
@@ -41,6 +45,9 @@ class Tableau:
     reference: str
     embedded: tuple[Fraction, ...] = ()
     embedded_order: int = 0
+    interpolant: tuple[tuple[Fraction, ...], ...] = ()
+    interpolant_order: int = 0
+    tolerance: Fraction = Fraction(0)
     nodes: tuple[Fraction, ...] = field(init=False)
 
     def __post_init__(self) -> None:
@@ -50,19 +57,42 @@ class Tableau:
                 f"tableau {self.name!r}: row i of an explicit method has i coefficients"
             )
         object.__setattr__(self, "nodes", tuple(sum(row, Fraction(0)) for row in self.stages))
-        self._check_order(self.weights, self.order)
+        self._check_order("", self.weights, self.order)
         if self.embedded:
-            self._check_order(self.embedded, self.embedded_order)
+            self._check_order("embedded ", self.embedded, self.embedded_order)
+        if self.interpolant:
+            self._check_interpolant()
 
-    def _check_order(self, weights: tuple[Fraction, ...], claimed: int) -> None:
+    def _check_order(self, which: str, weights: tuple[Fraction, ...], claimed: int) -> None:
         for order in range(1, claimed + 1):
             for tree in rooted_trees(order):
-                weight = sum(b * x for b, x in zip(weights, self._elementary(tree), strict=True))
-                if weight * density(tree) != 1:
-                    raise DefinitionError(
-                        f"tableau {self.name!r} misses an order-{order} condition (tree {tree}): "
-                        f"{weight} instead of {Fraction(1, density(tree))}"
-                    )
+                self._check_tree(f"{which}order-{order}", tree, weights, Fraction(1, density(tree)))
+
+    def _check_interpolant(self) -> None:
+        """Conditions of x¹ … xⁿ: the power of a tree's size has its weight, all others none."""
+        ends = [sum(row, Fraction(0)) for row in self.interpolant]
+        difference = max(abs(a - b) for a, b in zip(ends, self.weights, strict=True))
+        if difference > self.tolerance:
+            raise DefinitionError(
+                f"tableau {self.name!r}: the interpolant ends {float(difference):.1e} off the step"
+            )
+        powers = list(zip_longest(*self.interpolant, fillvalue=Fraction(0)))
+        for order in range(1, self.interpolant_order + 1):
+            for tree in rooted_trees(order):
+                for power, weights in enumerate(powers, start=1):
+                    expected = Fraction(int(power == order), density(tree))
+                    name = f"order-{order} (x to the power {power})"
+                    self._check_tree(name, tree, weights, expected)
+
+    def _check_tree(
+        self, which: str, tree: Tree, weights: tuple[Fraction, ...], expected: Fraction
+    ) -> None:
+        weight = sum(b * x for b, x in zip(weights, self._elementary(tree), strict=True))
+        if abs(weight - expected) > self.tolerance:
+            raise DefinitionError(
+                f"tableau {self.name!r} misses an {which} condition (tree {tree}): "
+                f"{weight} instead of {expected}"
+            )
 
     @property
     def reuses_last_stage(self) -> bool:
@@ -114,57 +144,3 @@ def density(tree: Tree) -> int:
     """
     return _size(tree) * prod(density(branch) for branch in tree)
 
-
-def _tableau(
-    name: str,
-    order: int,
-    weights: Sequence,
-    rows: Sequence,
-    reference: str,
-    embedded: Sequence = (),
-    embedded_order: int = 0,
-) -> Tableau:
-    return Tableau(
-        name,
-        order,
-        fractions(*weights),
-        tuple(fractions(*row) for row in rows),
-        reference,
-        fractions(*embedded),
-        embedded_order,
-    )
-
-
-TABLEAUX = {
-    tableau.name: tableau
-    for tableau in (
-        _tableau(
-            "heun", 2, ["1/2", "1/2"], [[], [1]], "Heun 1900, Z. Math. Phys. 45, 23", [1, 0], 1
-        ),
-        _tableau("midpoint", 2, [0, 1], [[], ["1/2"]], "Runge 1895, Math. Ann. 46, 167"),
-        _tableau(
-            "rk4",
-            4,
-            ["1/6", "1/3", "1/3", "1/6"],
-            [[], ["1/2"], [0, "1/2"], [0, 0, 1]],
-            "Kutta 1901, Z. Math. Phys. 46, 435",
-        ),
-        _tableau(
-            "dopri5",
-            5,
-            ["35/384", 0, "500/1113", "125/192", "-2187/6784", "11/84", 0],
-            [
-                [],
-                ["1/5"],
-                ["3/40", "9/40"],
-                ["44/45", "-56/15", "32/9"],
-                ["19372/6561", "-25360/2187", "64448/6561", "-212/729"],
-                ["9017/3168", "-355/33", "46732/5247", "49/176", "-5103/18656"],
-                ["35/384", 0, "500/1113", "125/192", "-2187/6784", "11/84"],
-            ],
-            "Dormand & Prince 1980, J. Comput. Appl. Math. 6(1), 19",
-            ["5179/57600", 0, "7571/16695", "393/640", "-92097/339200", "187/2100", "1/40"],
-            4,
-        ),
-    )
-}
