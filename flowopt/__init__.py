@@ -15,7 +15,14 @@ from flowopt.errors import (
 from flowopt.flows import EquationFlow as Flow
 from flowopt.integrate import describe_kernel, integrate
 from flowopt.runs import Samples, Training, sample, train
-from flowopt.schemes import Euler, RungeKutta, Splitting, Tableau
+from flowopt.schemes import (
+    Euler,
+    EulerMaruyama,
+    LeimkuhlerMatthews,
+    RungeKutta,
+    Splitting,
+    Tableau,
+)
 from flowopt.solution import Solution
 from flowopt.symbolic.language import Equations, Term
 
@@ -28,8 +35,10 @@ __all__ = [
     "Equations",
     "ErrorControl",
     "Euler",
+    "EulerMaruyama",
     "Flow",
     "FlowoptError",
+    "LeimkuhlerMatthews",
     "LyapunovControl",
     "RungeKutta",
     "Samples",

@@ -11,7 +11,7 @@ from flowopt.classic import Method
 from flowopt.controls import Constant, ErrorControl, LyapunovControl, Schedule
 from flowopt.core.interfaces import FlowLike, Scheme, StepControl
 from flowopt.problems import Landscape
-from flowopt.schemes import TABLEAUX, Euler, RungeKutta
+from flowopt.schemes import TABLEAUX, Euler, EulerMaruyama, RungeKutta
 
 
 @dataclass(frozen=True)
@@ -40,13 +40,14 @@ FLOWS: Mapping[str, FlowEntry] = {
     "adam": FlowEntry(flows.adam, ("TMVA",), 1e-3),
     "langevin": FlowEntry(
         lambda: flows.langevin(friction=1.0, temperature=1e-4),
-        ("BAOA", "BAOAB", "ABOBA", "OBABO", "OBA"),
+        ("BAOA", "BAOAB", "ABOBA", "OBABO", "OBA", "(AO)B(AO)"),
         1.0,
     ),
 }
 
 SCHEMES: Mapping[str, Callable[[], Scheme]] = {
     "euler": Euler,
+    "euler_maruyama": EulerMaruyama,
     **{name: (lambda name=name: RungeKutta(name)) for name in TABLEAUX},
 }
 

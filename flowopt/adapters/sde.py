@@ -136,11 +136,10 @@ def to_torchsde(flow: FlowLike, problem: object, *, sde_type: str = "ito") -> Sd
         raise CompatibilityError(f"flow {flow.name!r} has no noise: use to_torchdiffeq")
     if sde_type not in READINGS:
         raise ConfigurationError(f"no reading {sde_type!r}: known are {READINGS}")
-    differ = [wiener.name for wiener in flow.wiener if {*wiener.drives} & {*wiener.depends_on}]
-    if sde_type == "stratonovich" and differ:
+    if sde_type == "stratonovich" and flow.noise_kind == "driven":
         raise CompatibilityError(
-            f"flow {flow.name!r} has noise {differ} whose amplitude depends on what it drives, so "
-            "that Itô's and Stratonovich's readings differ: use sde_type='ito'"
+            f"flow {flow.name!r} has noise whose amplitude depends on what it drives, so that "
+            "Itô's and Stratonovich's readings differ: use sde_type='ito'"
         )
     return SdeSystem(flow, problem, sde_type)
 

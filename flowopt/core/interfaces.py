@@ -106,6 +106,15 @@ class FlowLike(Protocol):
         ...
 
     @property
+    def noise_kind(self) -> str:
+        """What the noise depends on.
+
+        "none"; "additive": on hyperparameters and time; "undriven": on variables, but not on those
+        that it drives; "driven": on those too, so that Itô's and Stratonovich's readings differ.
+        """
+        ...
+
+    @property
     def noisy(self) -> bool:
         """Whether any term has noise."""
         ...
@@ -116,15 +125,15 @@ class FlowLike(Protocol):
         ...
 
     def kind(self, letter: str, kind: str | None) -> str:
-        """Kind of a letter's map: exact, frozen or euler."""
+        """Kind of the map of a letter, or of several: exact, frozen or euler."""
         ...
 
     def uses_gradient(self, letter: str) -> bool:
-        """Whether a letter's map needs ∇L."""
+        """Whether the map of a letter, or of several, needs ∇L."""
         ...
 
     def moves_position(self, letter: str) -> bool:
-        """Whether a letter moves θ."""
+        """Whether a letter, or one of several, moves θ."""
         ...
 
     def initial_state(self, position: Leaves, step: Tensor, evaluate: Evaluate) -> State:
@@ -152,6 +161,10 @@ class FlowLike(Protocol):
         """Name of each Wiener process → its amplitudes, as a tangent."""
         ...
 
+    def kick(self, state: State, step_size: Tensor, evaluate: Evaluate, noise: Noise) -> State:
+        """The sum of all noise over a step, amplitude · √h · normal, as a tangent."""
+        ...
+
     def apply(
         self, move: LetterMove, state: State, step_size: Tensor, evaluate: Evaluate, noise: Noise
     ) -> State:
@@ -163,7 +176,7 @@ class LetterMove(NamedTuple):
     """One letter of a word: which, how, over which share of the step, and where it stands.
 
     Attributes:
-        letter: The letter.
+        letter: The letter, or several that move jointly, in alphabetical order.
         kind: "euler", or None for the best map that there is.
         parts: How often the word names the letter: each time it covers 1/parts of the step.
         place: Position in the word; keys the noise.

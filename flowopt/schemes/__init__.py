@@ -4,6 +4,15 @@ from flowopt.schemes.coefficients import TABLEAUX
 from flowopt.schemes.euler import Euler
 from flowopt.schemes.runge_kutta import RungeKutta
 from flowopt.schemes.splitting import Splitting
+from flowopt.schemes.stochastic import EulerMaruyama, LeimkuhlerMatthews
 from flowopt.schemes.tableau import Tableau
 
-__all__ = ["TABLEAUX", "Euler", "RungeKutta", "Splitting", "Tableau"]
+__all__ = [
+    "TABLEAUX",
+    "Euler",
+    "EulerMaruyama",
+    "LeimkuhlerMatthews",
+    "RungeKutta",
+    "Splitting",
+    "Tableau",
+]

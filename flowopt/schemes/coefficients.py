@@ -32,9 +32,7 @@ def _tableau(
     )
 
 
-HEUN = _tableau(
-    "heun", 2, ["1/2", "1/2"], [[], [1]], "Heun 1900, Z. Math. Phys. 45, 23", [1, 0], 1
-)
+HEUN = _tableau("heun", 2, ["1/2", "1/2"], [[], [1]], "Heun 1900, Z. Math. Phys. 45, 23", [1, 0], 1)
 MIDPOINT = _tableau("midpoint", 2, [0, 1], [[], ["1/2"]], "Runge 1895, Math. Ann. 46, 167")
 BOSH3 = _tableau(
     "bosh3",
@@ -163,6 +161,4 @@ TSIT5 = _tableau(
     tolerance="1e-36",
 )
 
-TABLEAUX = {
-    tableau.name: tableau for tableau in (HEUN, MIDPOINT, BOSH3, RK4, DOPRI5, TSIT5)
-}
+TABLEAUX = {tableau.name: tableau for tableau in (HEUN, MIDPOINT, BOSH3, RK4, DOPRI5, TSIT5)}

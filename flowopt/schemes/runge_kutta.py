@@ -18,7 +18,8 @@ class RungeKutta:
     """An explicit Runge–Kutta method.
 
     Args:
-        tableau: One of "heun", "midpoint", "bosh3", "rk4", "dopri5", "tsit5", or a `Tableau` of one's own.
+        tableau: One of "heun", "midpoint", "bosh3", "rk4", "dopri5", "tsit5", or a `Tableau` of
+            one's own.
 
     Raises:
         CompatibilityError: No tableau has that name.

@@ -1,5 +1,6 @@
 """Splitting schemes: one map per letter of a word, composed from left to right."""
 
+import re
 from collections.abc import Mapping
 
 from torch import Tensor
@@ -7,52 +8,56 @@ from torch import Tensor
 from flowopt.core.interfaces import Evaluate, FlowLike, LetterMove, Noise, Proposal
 from flowopt.core.state import State
 from flowopt.errors import CompatibilityError
+from flowopt.schemes.drift import check_noise
 
 MOST_LETTERS = 512
+GROUP = re.compile(r"[A-Z]|\([A-Z]{2,}\)")
+WORD = re.compile(rf"(?:{GROUP.pattern})+")
 
 
 class Splitting:
     """A word over a flow's letters, such as "BAOAB".
 
-    A letter that occurs n times covers 1/n of the step each time.
+    A letter that occurs n times covers 1/n of the step each time. Letters in parentheses move
+    jointly, solved as one linear system: "(AO)B(AO)" is UBU with U = A + O.
 
     Args:
         word: Capital letters, each naming a term of the flow.
-        maps: Letter → "euler" where the drift is to be held instead of solved.
+        maps: Letter → "euler" where the drift is to be held instead of solved; letters that move
+            jointly are named together, as "AO".
 
     Raises:
         CompatibilityError: The word or a choice of map is malformed.
 
     Reference:
-        McLachlan & Quispel 2002, Acta Numerica 11, 341.
+        McLachlan & Quispel 2002, Acta Numerica 11, 341; Sanz-Serna & Zygalakis 2021, J. Mach.
+        Learn. Res. 22(242), for UBU.
     """
 
     error_order = 0
 
     def __init__(self, word: str, maps: Mapping[str, str] | None = None):
         """See the class."""
-        letters = isinstance(word, str) and word.isascii() and word.isalpha() and word.isupper()
-        if not letters or len(word) > MOST_LETTERS:
+        if not isinstance(word, str) or not WORD.fullmatch(word) or len(word) > MOST_LETTERS:
             raise CompatibilityError(
                 f"a splitting word is made of up to {MOST_LETTERS} capital letters, as in 'BAOAB', "
-                f"got {word!r}"
+                f"with those that move jointly in parentheses, as in '(AO)B(AO)', got {word!r}"
             )
         self.word = word
+        groups = ["".join(sorted(group.strip("()"))) for group in GROUP.findall(word)]
         if not isinstance(maps, Mapping | None):
             raise CompatibilityError(
                 f"maps={maps!r}: give letters and their maps, as in maps={{'A': 'euler'}}"
             )
         self.maps = dict(maps or {})
         for letter, kind in self.maps.items():
-            if letter not in word or kind not in ("exact", "frozen", "euler"):
+            if letter not in groups or kind not in ("exact", "frozen", "euler"):
                 raise CompatibilityError(
                     f"maps={self.maps}: give letters of {word!r} one of 'exact', 'frozen', 'euler'"
                 )
         self.moves = tuple(
-            LetterMove(
-                letter, self.maps.get(letter), word.count(letter), place, word[:place].count(letter)
-            )
-            for place, letter in enumerate(word)
+            LetterMove(group, self.maps.get(group), *_shares(word, groups, place))
+            for place, group in enumerate(groups)
         )
 
     def __repr__(self) -> str:
@@ -62,7 +67,7 @@ class Splitting:
     def check(self, flow: FlowLike) -> None:
         """Raises `CompatibilityError` unless the word covers every term of the flow."""
         missing = [letter for letter in flow.letters if letter not in self.word]
-        unknown = sorted({letter for letter in self.word if letter not in flow.letters})
+        unknown = sorted(set(self.word) - {*flow.letters, "(", ")"})
         if missing or unknown:
             raise CompatibilityError(
                 f"word {self.word!r} and flow {flow.name!r} with letters {list(flow.letters)} do "
@@ -71,6 +76,7 @@ class Splitting:
                 + (f"the word leaves out {missing}; " if missing else "")
                 + "a word covers every term of its flow"
             )
+        check_noise(self, flow)
         for move in self.moves:
             flow.kind(move.letter, move.kind)
 
@@ -78,9 +84,10 @@ class Splitting:
         """Order for a generic loss: 2 for a palindrome of exact maps, else 1; weak where noisy."""
         if any(flow.kind(move.letter, move.kind) != "exact" for move in self.moves):
             return 1.0
-        if len(flow.letters) == 1:
+        letters = [move.letter for move in self.moves]
+        if len(set(letters)) == 1:
             return float("inf")
-        return 2.0 if self.word == self.word[::-1] else 1.0
+        return 2.0 if letters == letters[::-1] else 1.0
 
     def gradient_evaluations(self, flow: FlowLike) -> int:
         """Gradients per step, when the one at the end of the last step is used again."""
@@ -115,3 +122,15 @@ class Splitting:
             if flow.moves_position(move.letter):
                 known = False
         return count
+
+
+def _shares(word: str, groups: list[str], place: int) -> tuple[int, int, int]:
+    """Into how many parts letters divide the step, their place, and which of the parts it is."""
+    letters = groups[place]
+    shares = {(word.count(x), place, "".join(groups[:place]).count(x)) for x in letters}
+    if len(set(letters)) < len(letters) or len(shares) > 1:
+        raise CompatibilityError(
+            f"word {word!r}: letters that move jointly, {letters}, are distinct and move over the "
+            "same shares of the step"
+        )
+    return shares.pop()

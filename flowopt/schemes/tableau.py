@@ -143,4 +143,3 @@ def density(tree: Tree) -> int:
         Butcher 2016, Numerical Methods for Ordinary Differential Equations, section 304.
     """
     return _size(tree) * prod(density(branch) for branch in tree)
-

@@ -11,7 +11,7 @@ import sympy
 from flowopt.errors import DefinitionError
 
 # Names that printed code, or the arguments of Flow and Flow.from_text, use already.
-RESERVED = frozenset({"torch", "phi1", "total", "dt", "step_size", "name", "per_step"})
+RESERVED = frozenset({"torch", "phi", "phi1", "total", "dt", "step_size", "name", "per_step"})
 CHANNEL = re.compile(r"dW(\d*|_\w+)")
 LETTER = re.compile(r"[A-Z]")
 
@@ -57,6 +57,17 @@ class phi1(sympy.Function):
     """The function (exp(z) − 1)/z, with value 1 at z = 0."""
 
     nargs = 1
+
+
+class phi(sympy.Function):
+    """The function φₖ(z) = Σₙ zⁿ/(n + k)!, as phi(k, z): φ₀ = exp, zφₖ₊₁ = φₖ − 1/k!."""
+
+    nargs = 2
+
+    def fdiff(self, argindex: int = 2) -> sympy.Expr:
+        """Derivative by z: φₖ' = φₖ − kφₖ₊₁."""
+        order, z = self.args
+        return phi(order, z) - order * phi(order + 1, z)
 
 
 def channel(name: str) -> sympy.Symbol:
@@ -248,6 +259,20 @@ class Equations:
     def _texts(self) -> tuple[str, ...]:
         """Kept as text: the hash of a text is another one in another process."""
         return (*map(str, self.terms), str(self.energies), str(self.start))
+
+    def joined(self, letters: str) -> Term:
+        """The sum of the terms of some letters, as one term."""
+        terms = [term for term in self.terms if term.letter in letters]
+        if len(terms) == 1:
+            return terms[0]
+        moved = dict.fromkeys(v for term in terms for v in term.moved)
+        drift = {v: sympy.Add(*(term.drift.get(v, 0) for term in terms)) for v in moved}
+        diffusion = {v: sympy.Add(*(term.diffusion.get(v, 0) for term in terms)) for v in moved}
+        whole = object.__new__(Term)
+        object.__setattr__(whole, "letter", letters)
+        object.__setattr__(whole, "drift", drift)
+        object.__setattr__(whole, "diffusion", {v: a for v, a in diffusion.items() if a != 0})
+        return whole
 
     def replace(self, **changes: object) -> "Equations":
         """The same equations with some fields changed."""

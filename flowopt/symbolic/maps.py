@@ -1,6 +1,7 @@
 """The map of a letter: how one term moves the state over a duration.
 
-*exact*   no moved variable enters its own drift except linearly;
+*exact*   no moved variable enters its own drift except linearly, and variables that drive one
+          another do so linearly and in one direction (θ' = p, p' = −γp);
 *frozen*  the gradient, or another moved variable, is held at its value before the letter, and the
           rest is then solved exactly;
 *euler*   the drift is held: x + f h, the choice that published rules such as AdamW's need.
@@ -11,10 +12,10 @@ from dataclasses import dataclass
 from typing import Literal
 
 import sympy
-from sympy.codegen.cfunctions import expm1
 
 from flowopt.errors import CompatibilityError
-from flowopt.symbolic.language import LOSS, STEP_SIZE, Term, g, phi1, t, theta, total
+from flowopt.symbolic.language import LOSS, STEP_SIZE, Term, g, t, theta, total
+from flowopt.symbolic.linear import LinearSystem, NoClosedFormError, linear_system, relaxed, spread
 
 Kind = Literal["exact", "frozen", "euler"]
 KINDS = ("exact", "frozen", "euler")
@@ -64,9 +65,37 @@ def natural_kind(term: Term) -> Kind:
             others = {*bare.free_symbols, *(s for c in held.values() for s in c.free_symbols)}
             in_total = any(call.free_symbols & moved for call in held.values())
             along_path = theta in moved and _uses_evaluation([formula])
-            if others & (moved - {variable}) or t in others or in_total or along_path:
+            if t in others or in_total or along_path:
                 return "frozen"
-    return "exact"
+    return "exact" if not _coupled(term) or _system(term, ()) is not None else "frozen"
+
+
+def _coupled(term: Term) -> bool:
+    """Whether a moved variable depends on another one."""
+    return any(
+        formula.free_symbols & set(term.moved) - {variable}
+        for variable in term.moved
+        for formula in (term.drift.get(variable, sympy.S.Zero), *term.amplitudes(variable).values())
+    )
+
+
+def _system(term: Term, per_step: Collection[str]) -> tuple[LinearSystem, dict] | None:
+    """The linear system of a term whose variables drive one another, and the sums it holds."""
+    bare, held = {}, {}
+    for variable in term.moved:
+        drift = _per_step(term.drift.get(variable, sympy.S.Zero), per_step)
+        bare[variable], sums = _hold_totals(drift)
+        held |= sums
+    amplitudes = {
+        v: {w: _per_step(a, per_step) for w, a in term.amplitudes(v).items()} for v in term.moved
+    }
+    try:
+        system = linear_system(bare, amplitudes)
+        # Whether rates are related shows only in the solution.
+        system.mean(STEP_SIZE), system.noise(STEP_SIZE)
+    except NoClosedFormError:
+        return None
+    return system, held
 
 
 def _hold_totals(formula: sympy.Expr) -> tuple[sympy.Expr, dict[sympy.Symbol, sympy.Expr]]:
@@ -98,13 +127,15 @@ def letter_map(
         CompatibilityError: A variable enters its own drift nonlinearly, so there is no closed form.
     """
     natural = natural_kind(term)
-    if kind == "exact" and natural != "exact":
-        raise CompatibilityError(
-            f"letter {term.letter!r} has no exact map, since its own motion changes what its drift "
-            "depends on: leave the choice out ('frozen') or take 'euler'"
-        )
+    if natural != "exact" and (kind == "exact" or (kind is None and len(term.letter) > 1)):
+        raise CompatibilityError(_no_exact_map(term))
     kind = kind or natural
     duration = fraction * STEP_SIZE
+    if kind == "exact" and _coupled(term):
+        system, held = _system(term, per_step)
+        mean = {v: f.xreplace(held) for v, f in system.mean(duration).items()}
+        noise = {v: tuple(n) for v, n in system.noise(duration).items()}
+        return LetterMap(term.letter, kind, mean, noise)
     mean, noise = {}, {}
     for variable in term.moved:
         drift, held = _hold_totals(_per_step(term.drift.get(variable, sympy.S.Zero), per_step))
@@ -113,11 +144,24 @@ def letter_map(
             rate = sympy.S.Zero
         else:
             rate = _linear_rate(term, variable, drift, amplitudes)
-        mean[variable] = _mean(variable, drift, rate, duration).xreplace(held)
-        spreads = ((w, _spread(a, rate, duration).xreplace(held)) for w, a in amplitudes.items())
+        mean[variable] = relaxed(variable, drift, rate, duration).xreplace(held)
+        spreads = ((w, spread(a, rate, duration).xreplace(held)) for w, a in amplitudes.items())
         noise[variable] = tuple(spreads)
     _check_shared_noise(term, noise)
     return LetterMap(term.letter, kind, mean, {v: n for v, n in noise.items() if n})
+
+
+def _no_exact_map(term: Term) -> str:
+    if len(term.letter) > 1:
+        return (
+            f"letters {term.letter} have no joint map: they would have to be linear in what they "
+            "move, without g where they move theta, and drive one another in one direction (as "
+            "theta' = p, p' = -friction*p + noise); write them one by one"
+        )
+    return (
+        f"letter {term.letter!r} has no exact map, since its own motion changes what its drift "
+        "depends on: leave the choice out ('frozen') or take 'euler'"
+    )
 
 
 def _per_step(formula: sympy.Expr, names: Collection[str]) -> sympy.Expr:
@@ -138,37 +182,6 @@ def _linear_rate(
             f"Splitting(word, maps={{{term.letter!r}: 'euler'}}) or a Runge-Kutta scheme"
         )
     return rate
-
-
-def _mean(
-    variable: sympy.Symbol, drift: sympy.Expr, rate: sympy.Expr, duration: sympy.Expr
-) -> sympy.Expr:
-    if rate == 0:
-        return variable + drift * duration
-    source = drift.xreplace({variable: sympy.S.Zero})
-    growth = variable * sympy.exp(rate * duration)
-    if source == 0:
-        return growth
-    target = sympy.factor_terms(source) / rate
-    if _finite_at_zero(target, rate):
-        return growth + target * expm1(rate * duration)
-    return growth + source * duration * phi1(rate * duration)
-
-
-def _spread(amplitude: sympy.Expr, rate: sympy.Expr, duration: sympy.Expr) -> sympy.Expr:
-    """Standard deviation of ∫ σ e^{β(h−s)} dW."""
-    if rate == 0:
-        return amplitude * sympy.sqrt(duration)
-    variance = amplitude**2 / (2 * rate)
-    if _finite_at_zero(variance, rate):
-        return sympy.sqrt(variance * expm1(2 * rate * duration))
-    return amplitude * sympy.sqrt(duration * phi1(2 * rate * duration))
-
-
-def _finite_at_zero(ratio: sympy.Expr, rate: sympy.Expr) -> bool:
-    """Whether dividing by the rate cancelled, so that a rate of zero or infinity does no harm."""
-    denominator = sympy.fraction(ratio)[1]
-    return not denominator.free_symbols & rate.free_symbols
 
 
 def _check_shared_noise(term: Term, noise: dict) -> None:

@@ -17,7 +17,7 @@ from sympy.codegen.cfunctions import expm1, log1p
 from torch import Tensor
 
 from flowopt.errors import DefinitionError
-from flowopt.symbolic.language import phi1, total
+from flowopt.symbolic.language import phi, phi1, total
 
 UNARY = {
     sympy.sign: "torch.sign",
@@ -41,6 +41,25 @@ def evaluate_phi1(z: Tensor) -> Tensor:
     zero = z == 0
     # exp(z) - 1 keeps less than one digit in float32 at z = 1e-7; expm1 keeps all.
     return torch.where(zero, 1.0, torch.expm1(z) / torch.where(zero, 1.0, z))
+
+
+# Terms of the series of a φ-function near zero: those beyond are below rounding.
+SERIES_TERMS = 17
+
+
+def evaluate_phi(order: int, z: Tensor) -> Tensor:
+    """The function φₖ(z) = Σₙ zⁿ/(n + k)! without loss of digits, k ≥ 1."""
+    # Farther out the recursion zφₖ₊₁ = φₖ − 1/k! keeps its digits.
+    near = torch.abs(z) < 0.25 * order
+    small, large = torch.where(near, z, 0.0), torch.where(near, 1.0, z)
+    series = small * (1.0 / math.factorial(order + SERIES_TERMS))
+    for power in range(SERIES_TERMS - 1, 0, -1):
+        series = (series + 1.0 / math.factorial(order + power)) * small
+    series = series + 1.0 / math.factorial(order)
+    value = torch.expm1(large) / large
+    for below in range(1, order):
+        value = (value - 1.0 / math.factorial(below)) / large
+    return torch.where(near, series, value)
 
 
 class Printer:
@@ -76,6 +95,9 @@ class Printer:
             return f"{UNARY[expression.func]}({self(expression.args[0])})"
         if expression.func in CLAMPS:
             return self._clamp(expression)
+        if isinstance(expression, phi):
+            order, argument = expression.args
+            return f"phi({order}, {self(argument)})"
         raise DefinitionError(
             f"no torch code for {expression.func.__name__!r} in {expression}: known are "
             f"{sorted(f.__name__ for f in (*UNARY, *CLAMPS))}, + - * / ** and sqrt"
@@ -171,7 +193,7 @@ def compile_function(
         [f"def {name}({', '.join(arguments)}):", *(f"    {line}" for line in body), ""]
     )
     file = f"<flowopt {title} #{next(_serial)}>"
-    namespace = {"torch": torch, "phi1": evaluate_phi1}
+    namespace = {"torch": torch, "phi": evaluate_phi, "phi1": evaluate_phi1}
     exec(compile(source, file, "exec"), namespace)
     linecache.cache[file] = (len(source), None, source.splitlines(keepends=True), file)
     return namespace[name], source

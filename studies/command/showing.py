@@ -86,7 +86,7 @@ def _equations(entry: Candidate) -> list[str]:
     for term in entry.flow.equations.terms:
         mark = f"{term.letter}:"
         move = choices.get(term.letter)
-        kind = f"({entry.flow.kind(term.letter, move.kind)})" if move else ""
+        kind = f"({_kind(entry.flow, move.letter, move.kind)})" if move else ""
         for variable in term.moved:
             right = _right_hand_side(
                 term.drift.get(variable, sympy.S.Zero), term.amplitudes(variable)
@@ -113,9 +113,14 @@ def _factor(expression: sympy.Expr) -> str:
 
 
 def _moves(entry: Candidate) -> dict:
-    """Letter → its move in the word; empty for schemes that use the summed drift."""
+    """Letter → its first move in the word; empty for schemes that use the summed drift."""
     moves = entry.scheme.moves if isinstance(entry.scheme, fo.Splitting) else ()
-    return {move.letter: move for move in moves}
+    return {letter: move for move in reversed(moves) for letter in move.letter}
+
+
+def _kind(flow: fo.Flow, letters: str, kind: str | None) -> str:
+    found = flow.kind(letters, kind)
+    return f"{found}, jointly as {letters}" if len(letters) > 1 else found
 
 
 def _starts(flow: fo.Flow) -> list[str]:

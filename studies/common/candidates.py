@@ -14,7 +14,7 @@ from flowopt.errors import ConfigurationError, DataError, DefinitionError
 from flowopt.registry import FLOWS, METHODS, SCHEMES
 from studies.common.names import unknown_name
 
-Scheme = fo.Splitting | fo.Euler | fo.RungeKutta
+Scheme = fo.Splitting | fo.Euler | fo.EulerMaruyama | fo.LeimkuhlerMatthews | fo.RungeKutta
 STEP_SIZE_OF_A_FILE = 0.1
 MOST_BYTES_OF_A_FILE = 100_000
 SPECIFICATION = re.compile(r"(?P<name>.+?)(?::(?P<scheme>[^:@/\\]*))?(?:@(?P<step>[^@/\\]*))?")
@@ -65,7 +65,7 @@ def candidate(specification: str) -> Candidate:
 
     Args:
         specification: NAME, NAME:SCHEME, NAME@STEP or NAME:SCHEME@STEP. NAME alone is a method
-            of the registry or else a flow with its usual word; with a SCHEME, a capital word or
+            of the registry or else a flow with its usual word; with a SCHEME, a word or
             a name of the registry, it is a flow. A NAME that ends in .txt or contains a slash is
             a file in the text form of flows. STEP is the learning rate of a method and the step
             size h of a flow.
@@ -162,9 +162,9 @@ def _content(path: Path) -> str:
 def _scheme(name: str) -> Scheme:
     if name in SCHEMES:
         return cast(Scheme, SCHEMES[name]())
-    if name.isascii() and name.isalpha() and name.isupper():
+    if re.fullmatch(r"[A-Z()]+", name):
         return fo.Splitting(name)
     raise ConfigurationError(
         unknown_name("scheme", name, SCHEMES)
-        + ", and splitting words, which are written in capital letters, as in BAOAB"
+        + ", and splitting words, which are written in capital letters, as in BAOAB or '(AO)B(AO)'"
     )

@@ -43,6 +43,8 @@ def ratios(rounds: int = 5) -> list[Ratio]:
     start, replicas = _starts(TRAJECTORIES, 2), _starts(10_000, network.dim) / 4.0
     adam = fo.classic.adam(lr=0.01)
     thermal = flows.langevin(friction=1.0, temperature=0.1)
+    kicked = "A: dtheta/dt = -g + sqrt(2*temperature)*dW/dt"
+    overdamped = fo.Flow.from_text(kicked, temperature=0.1)
     settled = fo.stop.gradient(1e-6)
 
     def row(name, flow, scheme, problem, start, step_size, steps, stop=None) -> Ratio:
@@ -66,6 +68,9 @@ def ratios(rounds: int = 5) -> list[Ratio]:
         row("gradient descent with stopping", descent, word, two, start, 0.1, LONG, settled),
         row("Adam", adam.flow, adam.scheme, two, start, float(adam.step_size), SHORT),
         row("Langevin BAOAB", thermal, fo.Splitting("BAOAB"), two, start, 0.1, SHORT),
+        row("Langevin UBU", thermal, fo.Splitting("(AO)B(AO)"), two, start, 0.1, SHORT),
+        row("Leimkuhler-Matthews", overdamped, fo.LeimkuhlerMatthews(), two, start, 0.1, SHORT),
+        row("Tsitouras", descent, fo.RungeKutta("tsit5"), two, start, 0.1, SHORT),
         row("Dormand-Prince", descent, fo.RungeKutta("dopri5"), two, start, 0.1, SHORT),
         row("network of 25 parameters", descent, fo.Euler(), network, replicas, 0.01, 20),
     ]

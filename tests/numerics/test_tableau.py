@@ -2,11 +2,13 @@
 
 from fractions import Fraction
 
+import numpy
 import pytest
-from scipy.integrate import RK45
+from scipy.integrate import RK23, RK45
 
 import flowopt as fo
-from flowopt.schemes.tableau import TABLEAUX, density, rooted_trees
+from flowopt.schemes import TABLEAUX
+from flowopt.schemes.tableau import density, rooted_trees
 
 
 def changed(tableau, *, stage=None, column, by=Fraction(1, 1000)):
@@ -16,7 +18,12 @@ def changed(tableau, *, stage=None, column, by=Fraction(1, 1000)):
     row = weights if stage is None else stages[stage]
     row[column] += by
     return fo.Tableau(
-        tableau.name, tableau.order, tuple(weights), tuple(map(tuple, stages)), "a wrong copy"
+        tableau.name,
+        tableau.order,
+        tuple(weights),
+        tuple(map(tuple, stages)),
+        "a copy",
+        tolerance=tableau.tolerance,
     )
 
 
@@ -25,8 +32,8 @@ COEFFICIENTS = [
     for name, tableau in TABLEAUX.items()
     for stage, row in (*enumerate(tableau.stages), (None, tableau.weights))
     for column in range(len(row))
-    # The last stage of dopri5 has weight 0: it serves the next step only.
-    if not (stage == 6 and tableau.reuses_last_stage)
+    # A last stage of weight 0 serves the next step only.
+    if not (stage == len(tableau.stages) - 1 and tableau.reuses_last_stage)
 ]
 
 
@@ -63,15 +70,24 @@ def test_the_density_of_a_tall_tree_is_a_factorial_and_of_a_bush_its_size():
     assert density(((), (), ())) == 4
 
 
-def test_only_dopri5_evaluates_its_last_stage_at_the_end_of_the_step():
-    assert [name for name, t in TABLEAUX.items() if t.reuses_last_stage] == ["dopri5"]
+def test_pairs_for_error_control_evaluate_their_last_stage_at_the_end_of_the_step():
+    reusing = [name for name, t in TABLEAUX.items() if t.reuses_last_stage]
+    assert reusing == ["bosh3", "dopri5", "tsit5"]
 
 
-def test_dopri5_has_the_coefficients_of_scipy():
-    ours = TABLEAUX["dopri5"]
-    stages = [[float(x) for x in row] for row in ours.stages[1:6]]
-    assert stages == [list(row[: i + 1]) for i, row in enumerate(RK45.A[1:])]
-    assert [float(x) for x in ours.weights[:6]] == list(RK45.B)
+@pytest.mark.parametrize(("name", "theirs"), [("dopri5", RK45), ("bosh3", RK23)])
+def test_a_pair_has_the_coefficients_of_scipy(name, theirs):
+    ours, count = TABLEAUX[name], theirs.n_stages
+    stages = [[float(x) for x in row] for row in ours.stages[1:count]]
+    assert stages == [list(row[: i + 1]) for i, row in enumerate(theirs.A[1:])]
+    assert [float(x) for x in ours.weights[:count]] == list(theirs.B)
+    errors = [float(a - b) for a, b in zip(ours.weights, ours.embedded, strict=True)]
+    numpy.testing.assert_allclose(numpy.abs(errors), numpy.abs(theirs.E), rtol=1e-14, atol=0)
+
+
+@pytest.mark.parametrize("name", TABLEAUX)
+def test_a_copy_without_a_change_is_accepted(name):
+    changed(TABLEAUX[name], stage=1, column=0, by=0)
 
 
 def test_a_tableau_of_ones_own_steps():

@@ -14,7 +14,10 @@ from .states import GivenNormals, flat, one_step, state_of
 
 
 class AffineMap(NamedTuple):
-    """Variables stand in the order of their names: all of p, then all of theta."""
+    """Variables stand in the order of their names: all of p, then all of theta.
+
+    The columns of noise belong to the draws of a step, in the order in which it asks for them.
+    """
 
     matrix: Tensor
     offset: Tensor
@@ -38,22 +41,30 @@ class CountingZeros:
 
 
 def affine_map(flow: Flow, scheme: Scheme, problem: object, step_size: float) -> AffineMap:
-    """The map of (p, theta), probed with unit states and unit normals; nothing is sampled."""
-    dim = problem.dim
-    still = torch.zeros(dim, dtype=torch.float64)
-    counter = CountingZeros()
-    one_step(flow, scheme, problem, state_of({"p": still, "theta": still}), step_size, counter)
-    draws = counter.draws
-    probes = torch.eye(1 + 2 * dim + draws * dim, dtype=torch.float64)
-    states, normals = probes[:, 1 : 1 + 2 * dim], probes[:, 1 + 2 * dim :]
+    """The map of all variables, probed with unit states and unit normals; nothing is sampled."""
+    dim, names = problem.dim, sorted(flow.variables)
+    still = dict.fromkeys(names, torch.zeros(dim, dtype=torch.float64))
+    draws = draws_of(flow, scheme, problem, still, step_size)
+    numbers = len(names) * dim
+    probes = torch.eye(1 + numbers + draws * dim, dtype=torch.float64)
+    states, normals = probes[:, 1 : 1 + numbers], probes[:, 1 + numbers :]
     end = one_step(
         flow,
         scheme,
         problem,
-        state_of({"p": states[:, :dim], "theta": states[:, dim:]}),
+        state_of(dict(zip(names, states.split(dim, -1), strict=True))),
         step_size,
         GivenNormals([block.unbind(-1) for block in normals.split(dim, -1)]),
     )
     offset, *columns = flat(end)
     columns = torch.stack([column - offset for column in columns], -1)
-    return AffineMap(columns[:, : 2 * dim], offset, columns[:, 2 * dim :])
+    return AffineMap(columns[:, :numbers], offset, columns[:, numbers:])
+
+
+def draws_of(
+    flow: Flow, scheme: Scheme, problem: object, variables: dict[str, Tensor], step_size: float
+) -> int:
+    """How often a step asks for normals."""
+    counter = CountingZeros()
+    one_step(flow, scheme, problem, state_of(variables), step_size, counter)
+    return counter.draws

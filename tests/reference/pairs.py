@@ -2,6 +2,8 @@
 
 from typing import NamedTuple
 
+import pytest
+
 from flowopt import CompatibilityError, Flow, Splitting
 from flowopt.core.interfaces import Scheme
 from flowopt.registry import CONTROLS, FLOWS, METHODS, SCHEMES
@@ -69,3 +71,17 @@ def controlled_pairs() -> list[tuple[Pair, str]]:
                 continue
             found.append((pair, name))
     return found
+
+
+def in_turn(pairs: list[Pair]) -> list:
+    """Every pair with one of the small problems in turn; with the others when time allows."""
+    return [
+        pytest.param(
+            pair,
+            problem,
+            id=f"{pair} {problem}",
+            marks=() if number == place % len(SMALL_PROBLEMS) else (pytest.mark.slow,),
+        )
+        for place, pair in enumerate(pairs)
+        for number, problem in enumerate(SMALL_PROBLEMS)
+    ]

@@ -68,7 +68,7 @@ def test_an_unknown_runge_kutta_method_is_refused_with_the_nearest(name, hint):
 @pytest.mark.parametrize(
     ("flow", "match"),
     [
-        (LANGEVIN, "has noise: use a splitting word over its letters"),
+        (LANGEVIN, r"has noise: use EulerMaruyama\(\) or a splitting word over its letters"),
         (fo.flows.adam(), "is 0/0 at the start"),
         (fo.classic.sgd(momentum=0.9).flow, r"use flow.at_step_size\(h\)"),
     ],

@@ -1,5 +1,6 @@
 """Equations printed as torch code, once per equation: letters, drifts, starts, energies."""
 
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import NamedTuple
@@ -7,8 +8,9 @@ from typing import NamedTuple
 import sympy
 
 from flowopt.core.interfaces import Wiener
+from flowopt.errors import CompatibilityError
 from flowopt.symbolic.energy import Energy
-from flowopt.symbolic.language import LOSS, Equations, channel, g, theta
+from flowopt.symbolic.language import LOSS, STEP_SIZE, Equations, channel, g, theta
 from flowopt.symbolic.maps import LetterMap, letter_map
 from flowopt.symbolic.printer import Compiled, compile_formulas
 
@@ -62,20 +64,41 @@ def _compile(
 def letter_code(
     title: str, equations: Equations, letter: str, kind: str | None, parts: int, per_step: frozenset
 ) -> Code:
-    """A letter's map; `parts` is how often the word names it."""
-    term = next(term for term in equations.terms if term.letter == letter)
+    """The map of a letter, or of several; `parts` is how often the word names it."""
+    term = equations.joined(letter)
     map_ = letter_map(term, kind, sympy.Rational(1, parts), per_step)
-    formulas = dict(map_.mean)
-    channels = {
-        w: i for i, w in enumerate(dict.fromkeys(w for n in map_.noise.values() for w, _ in n))
-    }
-    normals = []
-    for variable, pairs in map_.noise.items():
+    _check_reach(equations, map_)
+    formulas, normals = _with_normals(map_.mean, map_.noise)
+    return _compile(f"{title}.{letter}", equations, formulas, map=map_, normals=normals)
+
+
+def _with_normals(
+    means: Mapping[sympy.Symbol, sympy.Expr], noise: Mapping[sympy.Symbol, Iterable[tuple]]
+) -> tuple[dict[sympy.Symbol, sympy.Expr], tuple[Normal, ...]]:
+    """Formulas with normals in place of Wiener processes, and the normals."""
+    formulas, normals = dict(means), []
+    wieners = dict.fromkeys(w for pairs in noise.values() for w, _ in pairs)
+    channels = {wiener: i for i, wiener in enumerate(wieners)}
+    for variable, pairs in noise.items():
         for wiener, amplitude in pairs:
             name = f"_n{len(normals)}"
             formulas[variable] += amplitude * sympy.Symbol(name, real=True)
             normals.append(Normal(name, variable.name, channels[wiener], wiener.name))
-    return _compile(f"{title}.{letter}", equations, formulas, map=map_, normals=tuple(normals))
+    return formulas, tuple(normals)
+
+
+def _check_reach(equations: Equations, map_: LetterMap) -> None:
+    """Raises `CompatibilityError` where the noise of a scalar moves elements in the same letter."""
+    reached: dict[sympy.Symbol, set[bool]] = {}
+    for variable, pairs in map_.noise.items():
+        for wiener, _ in pairs:
+            reached.setdefault(wiener, set()).add(variable in equations.scalars)
+    if any(len(kinds) == 2 for kinds in reached.values()):
+        raise CompatibilityError(
+            f"{map_.letter!r} drives variables with one value per element by the noise of a scalar "
+            f"that it moves too: give them letters of their own, or maps={{{map_.letter!r}: "
+            "'frozen'}"
+        )
 
 
 @lru_cache(maxsize=128)
@@ -116,6 +139,19 @@ def diffusion_code(title: str, equations: Equations, wiener: str) -> Code:
         if channel(wiener) in term.amplitudes(variable)
     }
     return _compile(f"{title}.{wiener}", equations, formulas)
+
+
+@lru_cache(maxsize=128)
+def kick_code(title: str, equations: Equations) -> Code:
+    """The sum of all noise over a step, a standard normal for each Wiener process."""
+    noise: dict[sympy.Symbol, list[tuple]] = {}
+    for term in equations.terms:
+        for variable in term.diffusion:
+            noise.setdefault(variable, []).extend(
+                (w, a * sympy.sqrt(STEP_SIZE)) for w, a in term.amplitudes(variable).items()
+            )
+    formulas, normals = _with_normals(dict.fromkeys(noise, sympy.S.Zero), noise)
+    return _compile(f"{title}.kick", equations, formulas, normals=normals)
 
 
 @lru_cache(maxsize=128)

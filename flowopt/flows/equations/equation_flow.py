@@ -14,6 +14,7 @@ from flowopt.flows.equations.code import (
     Code,
     diffusion_code,
     drift_code,
+    kick_code,
     letter_code,
     start_code,
     wiener_processes,
@@ -24,6 +25,7 @@ from flowopt.flows.equations.hyperparameters import checked_hyperparameters
 from flowopt.symbolic.energy import energy_rate
 from flowopt.symbolic.language import LOSS, Equations, Term, g, theta
 from flowopt.symbolic.latex import latex
+from flowopt.symbolic.noise import NoiseKind, noise_kind
 from flowopt.symbolic.text import check_names, parse
 
 # Places in a word times Wiener processes in a letter stay below the 2**16 substeps of the noise.
@@ -132,9 +134,14 @@ class EquationFlow:
         return tuple(self.equations.energies)
 
     @property
+    def noise_kind(self) -> NoiseKind:
+        """What the noise depends on: none, additive, undriven or driven."""
+        return noise_kind(self.equations)
+
+    @property
     def noisy(self) -> bool:
         """Whether any term has noise."""
-        return any(term.diffusion for term in self.equations.terms)
+        return self.noise_kind != "none"
 
     @property
     def singular_at_start(self) -> bool:
@@ -262,6 +269,19 @@ class EquationFlow:
         codes = {name: diffusion_code(self.name, self.equations, name) for name in names}
         return {name: self._tangent(code, state, evaluate) for name, code in codes.items()}
 
+    def kick(self, state: State, step_size: Tensor, evaluate: Evaluate, noise: Noise) -> State:
+        """The sum of all noise over a step, σ(z)·√h·ξ for standard normals ξ, as a tangent.
+
+        Raises:
+            CompatibilityError: Rates are given per step; `at_step_size` gives the flow in time.
+        """
+        self._check_physical_time("the summed noise")
+        code = self._codes.get(("kick",)) or kick_code(self.name, self.equations)
+        self._codes["kick",] = code
+        normals = _normals(code, state, step_size, noise, 0, (0.0, 1.0))
+        values, scalars = self._run(code, state, step_size, evaluate, normals)
+        return state.map(torch.zeros_like).updated(values, scalars)
+
     def apply(
         self, move: LetterMove, state: State, step_size: Tensor, evaluate: Evaluate, noise: Noise
     ) -> State:
@@ -275,13 +295,9 @@ class EquationFlow:
             noise: Source of normals.
         """
         code = self._letter(move)
-        normals = []
         share = (move.part / move.parts, (move.part + 1) / move.parts)
-        for _, variable, channel, wiener in code.normals:
-            like = state.variables.get(variable) or (state.scalars[variable],)
-            increment = Increment(wiener, state.time, step_size, share)
-            key = Key(state.step, move.place * CHANNELS_PER_LETTER + channel, increment)
-            normals.append(noise.normal(like, key))
+        place = move.place * CHANNELS_PER_LETTER
+        normals = _normals(code, state, step_size, noise, place, share)
         values, scalars = self._run(code, state, step_size, evaluate, normals)
         return state.updated(values, scalars)
 
@@ -314,13 +330,14 @@ class EquationFlow:
         values, scalars = self._run(code, state, torch.ones_like(state.time), evaluate, ())
         return state.map(torch.zeros_like).updated(values, scalars)
 
-    def _term(self, letter: str) -> Term:
-        for term in self.equations.terms:
-            if term.letter == letter:
-                return term
-        raise CompatibilityError(
-            f"flow {self.name!r} has no letter {letter!r}: it has {list(self.letters)}"
-        )
+    def _term(self, letters: str) -> Term:
+        """The term of a letter, or the sum of the terms of several."""
+        for letter in letters:
+            if letter not in self.letters:
+                raise CompatibilityError(
+                    f"flow {self.name!r} has no letter {letter!r}: it has {list(self.letters)}"
+                )
+        return self.equations.joined(letters)
 
     def _letter(self, move: LetterMove) -> Code:
         key = (move.letter, move.kind, move.parts)
@@ -341,6 +358,24 @@ class EquationFlow:
                 f"flow {self.name!r} has {sorted(self.per_step)} as rate × step size, and {what} "
                 "needs rates in time: use flow.at_step_size(h)"
             )
+
+
+def _normals(
+    code: Code,
+    state: State,
+    step_size: Tensor,
+    noise: Noise,
+    place: int,
+    share: tuple[float, float],
+) -> list[Leaves]:
+    """The normals of a code, each channel drawn once."""
+    drawn: dict[int, Leaves] = {}
+    for _, variable, channel, wiener in code.normals:
+        if channel not in drawn:
+            like = state.variables.get(variable) or (state.scalars[variable],)
+            increment = Increment(wiener, state.time, step_size, share)
+            drawn[channel] = noise.normal(like, Key(state.step, place + channel, increment))
+    return [drawn[normal.channel] for normal in code.normals]
 
 
 def _formulas(term: Term) -> tuple[sympy.Expr, ...]:
