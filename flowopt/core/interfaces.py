@@ -352,6 +352,6 @@ class Energy(Protocol):
         """(*batch,), float64."""
         ...
 
-    def rate(self, state: State, evaluation: Evaluation) -> Tensor:
-        """Time derivative along the flow, (*batch,), float64."""
+    def rate(self, state: State, evaluation: Evaluation, curvature: Leaves | None = None) -> Tensor:
+        """Time derivative along the flow, (*batch,), float64; noise on θ needs ∂²L/∂θᵢ²."""
         ...

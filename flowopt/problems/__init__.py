@@ -1,5 +1,6 @@
 """Losses with what is known about them: landscapes, and networks with data."""
 
+from flowopt.core.hessian import curvature
 from flowopt.problems.analytic import ANALYTIC, analytic
 from flowopt.problems.landscapes import (
     CriticalCurve,
@@ -19,6 +20,7 @@ __all__ = [
     "Minibatches",
     "Network",
     "analytic",
+    "curvature",
     "double_well",
     "network",
     "quadratic",

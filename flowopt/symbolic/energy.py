@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import sympy
 
 from flowopt.errors import DefinitionError
-from flowopt.symbolic.language import LOSS, Equations, Term, g, t, theta, total
+from flowopt.symbolic.language import LOSS, Equations, curvature, g, laplacian, t, theta, total
 
 
 @dataclass(frozen=True)
@@ -40,18 +40,26 @@ def energy_of(equations: Equations, name: str) -> Energy:
 def energy_rate(equations: Equations, name: str) -> Energy:
     """dE/dt along the flow.
 
-    dE/dt = ∂E/∂t + ∂E/∂L g·θ' + Σₓ (∂E/∂x · x' + ½ σₓ² ∂²E/∂x²)
+    Of its expectation, where there is noise: with σσᵀ summed over Wiener processes,
+
+    dE/dt = ∂E/∂t + ∂E/∂L g·θ' + Σₓ ∂E/∂x · x' + ½ Σₓᵧ (σσᵀ)ₓᵧ ∂²E/∂x∂y + ½ ∂E/∂L (σσᵀ)·∇²L
+
+    The last sum is σ² laplacian(L) where noise of amplitude σ drives θ, and σ² curvature(L),
+    summed over elements, where σ has one value per element.
 
     Raises:
-        DefinitionError: No such energy; or noise drives θ, whose rate needs the Laplacian of the
-            loss; or the energy is no (scalar)·L + sum over elements.
+        DefinitionError: No such energy, or it is no (scalar)·L + sum over elements without g.
+
+    Reference:
+        Øksendal 2003, Stochastic Differential Equations, theorem 7.3.3.
     """
     energy = energy_of(equations, name)
     slope = energy.scalar.diff(LOSS)
-    if energy.density.has(total, LOSS) or energy.scalar.has(total) or slope.has(LOSS):
+    strange = energy.density.has(total, LOSS, g) or energy.scalar.has(total) or slope.has(LOSS)
+    if strange:
         raise DefinitionError(
             f"energy {name!r}, {equations.energies[name]}, is not (scalar)·L + a sum over "
-            "elements: its rate is not derived"
+            "elements without g: its rate is not derived"
         )
     density, scalar = [energy.density.diff(t)], [energy.scalar.diff(t)]
     for term in equations.terms:
@@ -61,21 +69,15 @@ def energy_rate(equations: Equations, name: str) -> Energy:
             if variable == theta:
                 density.append(slope * g * drift)
             scalar.append(energy.scalar.diff(variable) * drift)
-            density.extend(_ito(term, variable, energy.density))
-            scalar.extend(_ito(term, variable, energy.scalar))
+            for wiener, amplitude in term.amplitudes(variable).items():
+                for other in term.diffusion:
+                    weight = amplitude * term.amplitudes(other).get(wiener, 0) / 2
+                    density.append(weight * energy.density.diff(variable, other))
+                    scalar.append(weight * energy.scalar.diff(variable, other))
+                    if variable == other == theta:
+                        weight *= slope
+                        if equations.elementwise(weight):
+                            density.append(weight * curvature(LOSS))
+                        else:
+                            scalar.append(weight * laplacian(LOSS))
     return Energy(sympy.simplify(sympy.Add(*density)), sympy.simplify(sympy.Add(*scalar)))
-
-
-def _ito(term: Term, variable: sympy.Symbol, part: sympy.Expr) -> list[sympy.Expr]:
-    """½ σᵢσⱼ ∂²E/∂xᵢ∂xⱼ for the noise of one term."""
-    amplitudes = term.amplitudes(variable)
-    if amplitudes and variable == theta:
-        raise DefinitionError(
-            f"noise moves theta in term {term.letter!r}: the energy's rate needs the Laplacian of "
-            "the loss, which this version does not derive"
-        )
-    return [
-        amplitude * term.amplitudes(other).get(wiener, 0) * part.diff(variable, other) / 2
-        for wiener, amplitude in amplitudes.items()
-        for other in term.diffusion
-    ]

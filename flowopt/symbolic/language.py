@@ -11,7 +11,20 @@ import sympy
 from flowopt.errors import DefinitionError
 
 # Names that printed code, or the arguments of Flow and Flow.from_text, use already.
-RESERVED = frozenset({"torch", "phi", "phi1", "total", "dt", "step_size", "name", "per_step"})
+RESERVED = frozenset(
+    {
+        "torch",
+        "phi",
+        "phi1",
+        "total",
+        "laplacian",
+        "curvature",
+        "dt",
+        "step_size",
+        "name",
+        "per_step",
+    }
+)
 CHANNEL = re.compile(r"dW(\d*|_\w+)")
 LETTER = re.compile(r"[A-Z]")
 
@@ -49,6 +62,18 @@ GIVEN = frozenset({g, t, LOSS})
 
 class total(sympy.Function):
     """Sum of an elementwise expression over all elements of one trajectory."""
+
+    nargs = 1
+
+
+class laplacian(sympy.Function):
+    """Sum of the second derivatives of the loss, Δ, as laplacian(L)."""
+
+    nargs = 1
+
+
+class curvature(sympy.Function):
+    """Second derivative of the loss by each element, ∂²/∂θᵢ², as curvature(L)."""
 
     nargs = 1
 

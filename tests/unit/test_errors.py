@@ -93,7 +93,7 @@ def test_an_unknown_energy_is_refused_with_those_there_are():
 @pytest.mark.parametrize(
     ("lines", "match"),
     [
-        ("A: dtheta/dt = -g + dW/dt\nenergy e: L", "needs the Laplacian"),
+        ("A: dtheta/dt = -g\nenergy e: g**2", "sum over elements without g"),
         ("A: dtheta/dt = -g\nenergy e: L**2", "its rate is not derived"),
         ("A: dtheta/dt = -g\nenergy e: total(theta**2)", "its rate is not derived"),
     ],

@@ -10,7 +10,17 @@ import sympy
 from flowopt.core.interfaces import Wiener
 from flowopt.errors import CompatibilityError
 from flowopt.symbolic.energy import Energy
-from flowopt.symbolic.language import LOSS, STEP_SIZE, Equations, channel, g, theta
+from flowopt.symbolic.language import (
+    LOSS,
+    STEP_SIZE,
+    Equations,
+    channel,
+    curvature,
+    g,
+    laplacian,
+    theta,
+    total,
+)
 from flowopt.symbolic.maps import LetterMap, letter_map
 from flowopt.symbolic.printer import Compiled, compile_formulas
 
@@ -163,8 +173,10 @@ def start_code(title: str, equations: Equations) -> Code:
 @lru_cache(maxsize=128)
 def energy_code(title: str, equations: Equations, energy: Energy) -> tuple[Compiled, Compiled]:
     """An energy's density, to be summed over elements, and its scalar part."""
-    leaves = [v.name for v in equations.variables] + ["g"]
+    leaves = [v.name for v in equations.variables] + ["g", "curvature"]
+    second = sympy.Symbol("curvature", real=True)
+    values = {curvature(LOSS): second, laplacian(LOSS): total(second)}
     return (
-        compile_formulas(f"{title}.density", {"density": energy.density}, leaves),
-        compile_formulas(f"{title}.scalar", {"scalar": energy.scalar}, leaves),
+        compile_formulas(f"{title}.density", {"density": energy.density.xreplace(values)}, leaves),
+        compile_formulas(f"{title}.scalar", {"scalar": energy.scalar.xreplace(values)}, leaves),
     )

@@ -1,0 +1,84 @@
+"""Second derivatives of the loss, by differentiating its gradient."""
+
+import torch
+
+from flowopt.core.interfaces import Oracle, Sample
+from flowopt.core.oracle import as_oracle
+from flowopt.core.state import Leaves
+from flowopt.errors import CompatibilityError
+
+
+class Hessian:
+    """The Hessian H of the loss at a position, through products with it.
+
+    Each trajectory has its own. A product costs about as much as a gradient and its backward pass.
+
+    Args:
+        oracle: The problem.
+        position: Leaves of θ, (*batch, *shape).
+        sample: Minibatch of the loss.
+
+    Raises:
+        CompatibilityError: The oracle gives gradients only.
+    """
+
+    def __init__(self, oracle: Oracle, position: Leaves, sample: Sample):
+        """See the class."""
+        if not hasattr(oracle, "losses"):
+            raise CompatibilityError(
+                f"second derivatives need the loss as a function of theta, and "
+                f"{type(oracle).__name__} gives gradients only: use flowopt.integrate"
+            )
+        self._leaves = tuple(leaf.detach().requires_grad_() for leaf in position)
+        with torch.enable_grad():
+            loss = oracle.losses(self._leaves, sample)
+            self._gradient = torch.autograd.grad(
+                loss.sum(), self._leaves, create_graph=True, materialize_grads=True
+            )
+        self._batch_dimensions = loss.ndim
+
+    def product(self, direction: Leaves) -> Leaves:
+        """Hv, leaves like those of θ."""
+        curved = [(g, v) for g, v in zip(self._gradient, direction, strict=True) if g.requires_grad]
+        if not curved:
+            return tuple(torch.zeros_like(leaf) for leaf in self._leaves)
+        gradients, directions = zip(*curved, strict=True)
+        return torch.autograd.grad(
+            gradients, self._leaves, directions, retain_graph=True, materialize_grads=True
+        )
+
+    def columns(self) -> list[tuple[int, int, Leaves]]:
+        """Place of a leaf, index of its element e, and He, for every element."""
+        found = []
+        for place, leaf in enumerate(self._leaves):
+            rows = leaf.shape[: self._batch_dimensions]
+            for element in range(leaf.shape[self._batch_dimensions :].numel()):
+                unit = [torch.zeros_like(other) for other in self._leaves]
+                unit[place].view(*rows, -1)[..., element] = 1.0
+                found.append((place, element, self.product(tuple(unit))))
+        return found
+
+    def diagonal(self) -> Leaves:
+        """∂²L/∂θᵢ², leaves like those of θ; one product per element."""
+        found = [torch.zeros_like(leaf) for leaf in self._leaves]
+        for place, element, column in self.columns():
+            rows = column[place].shape[: self._batch_dimensions]
+            own = column[place].reshape(*rows, -1)[..., element]
+            found[place].view(*rows, -1)[..., element] = own
+        return tuple(found)
+
+
+def curvature(problem: object, position: Leaves) -> Leaves:
+    """Second derivatives ∂²L/∂θᵢ², which sum to the Laplacian of the loss.
+
+    Exact, by one Hessian product per parameter: for problems with few of them.
+
+    Args:
+        problem: Anything with `dim` and `loss(theta)`, or a `flowopt.problems.network`.
+        position: Leaves of θ, as in `state.position`.
+
+    Returns:
+        Leaves like those of θ.
+    """
+    oracle = as_oracle(problem, position[0].dtype, position[0].device)
+    return Hessian(oracle, position, None).diagonal()
