@@ -118,6 +118,7 @@ def integrate(
         counts={
             "gradients": carry.gradients,
             "losses": torch.zeros_like(carry.gradients),
+            "products": carry.products,
             "rejected": carry.rejected,
         },
         loss=carry.evaluation.loss,

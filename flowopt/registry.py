@@ -11,7 +11,7 @@ from flowopt.classic import Method
 from flowopt.controls import Constant, ErrorControl, LyapunovControl, Schedule
 from flowopt.core.interfaces import FlowLike, Scheme, StepControl
 from flowopt.problems import Landscape
-from flowopt.schemes import TABLEAUX, Euler, EulerMaruyama, RungeKutta
+from flowopt.schemes import TABLEAUX, Euler, EulerMaruyama, LinearlyImplicitEuler, RungeKutta
 
 
 @dataclass(frozen=True)
@@ -48,6 +48,7 @@ FLOWS: Mapping[str, FlowEntry] = {
 SCHEMES: Mapping[str, Callable[[], Scheme]] = {
     "euler": Euler,
     "euler_maruyama": EulerMaruyama,
+    "linearly_implicit_euler": LinearlyImplicitEuler,
     **{name: (lambda name=name: RungeKutta(name)) for name in TABLEAUX},
 }
 

@@ -23,7 +23,7 @@ class Solution:
         steps: Accepted steps, (*batch,), int64.
         records: Name → (time, *batch, …); NaN after a trajectory's end.
         times: Name → time of each record, (time, *batch), float64; NaN after the end.
-        counts: "gradients", "losses", "rejected": (*batch,), int64.
+        counts: "gradients", "losses", "products" (with the Hessian), "rejected": (*batch,), int64.
         loss: At the final position, (*batch,).
         engine: Which engine stepped, and why.
         origin: What was run: flow, scheme, problem, seed and step size, as text or numbers.

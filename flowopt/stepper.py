@@ -40,6 +40,7 @@ class Carry:
         status: (*batch,), int8, values of `Status`.
         gradients: Evaluations so far, (*batch,), int64.
         rejected: Rejected trials so far, (*batch,), int64.
+        products: Products with the Hessian so far, (*batch,), int64.
     """
 
     state: State
@@ -49,12 +50,22 @@ class Carry:
     status: Tensor
     gradients: Tensor
     rejected: Tensor
+    products: Tensor
 
 
 pytree.register_pytree_node(
     Carry,
     lambda c: (
-        [c.state, c.evaluation, c.step_size, c.memory, c.status, c.gradients, c.rejected],
+        [
+            c.state,
+            c.evaluation,
+            c.step_size,
+            c.memory,
+            c.status,
+            c.gradients,
+            c.rejected,
+            c.products,
+        ],
         None,
     ),
     lambda children, _: Carry(*children),
@@ -99,7 +110,7 @@ class Stepper:
         status = torch.full_like(none, int(Status.RUNNING), dtype=STATUS_TYPE)
         running = torch.ones_like(finite)
         status = self._ended(status, running, ~finite, state, evaluation)
-        return Carry(state, evaluation, step_size, memory, status, none + 1, none)
+        return Carry(state, evaluation, step_size, memory, status, none + 1, none, none)
 
     def advance(self, carry: Carry, sample: Sample = None, following: Sample = None) -> Carry:
         """One trial per trajectory.
@@ -135,9 +146,9 @@ class Stepper:
             step_size,
             carry.memory,
         )
-        return self._settled(carry, trial, evaluate.gradients)
+        return self._settled(carry, trial, (evaluate.gradients, evaluate.products))
 
-    def _settled(self, carry: Carry, trial: Trial, made: int) -> Carry:
+    def _settled(self, carry: Carry, trial: Trial, made: tuple[int, int]) -> Carry:
         """The carry after a trial, which the control judges."""
         verdict = self.control.judge(trial)
         after, evaluation = trial.after
@@ -162,8 +173,10 @@ class Stepper:
         if verdict.accept is not None:
             stuck = (status == int(Status.RUNNING)) & (after.time + step_size == after.time)
             status = torch.where(stuck, int(Status.STEP_TOO_SMALL), status)
-        gradients = carry.gradients + running * made
-        return Carry(after, evaluation, step_size, memory, status, gradients, rejected)
+        gradients = carry.gradients + running * made[0]
+        # Most schemes make none: what does not change costs a kernel nothing.
+        products = carry.products + running * made[1] if made[1] else carry.products
+        return Carry(after, evaluation, step_size, memory, status, gradients, rejected, products)
 
     def _within_time(self, time: Tensor, step_size: Tensor) -> tuple[Tensor, Tensor]:
         """Step size and time after the step, shortened to end where the time span does."""

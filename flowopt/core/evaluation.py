@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from torch import Tensor
 from torch.utils import _pytree as pytree
 
+from flowopt.core.hessian import Hessian
 from flowopt.core.interfaces import Oracle, Sample
 from flowopt.core.state import Leaves, State
 
@@ -35,6 +36,7 @@ class Evaluator:
 
     Attributes:
         gradients: How many evaluations of loss and gradient were made.
+        products: How many products with the Hessian were made.
     """
 
     def __init__(self, oracle: Oracle, sample: Sample, known: tuple[Leaves, Evaluation] | None):
@@ -42,6 +44,7 @@ class Evaluator:
         self._sample = sample
         self._known = known
         self.gradients = 0
+        self.products = 0
 
     def __call__(self, state: State) -> Evaluation:
         """Loss and gradient at the state's position; free where the position has not moved."""
@@ -52,6 +55,14 @@ class Evaluator:
         evaluation = self._oracle.evaluate(state.position, self._sample)
         self._known = (state.position, evaluation)
         return evaluation
+
+    def hessian(self, state: State) -> Hessian:
+        """The Hessian at the state's position, for which the gradient is taken once more."""
+        self.gradients += 1
+        return Hessian(self._oracle, state.position, self._sample, self._count)
+
+    def _count(self) -> None:
+        self.products += 1
 
     def known(self, state: State) -> Evaluation | None:
         """The evaluation at the state's position if it was made already."""

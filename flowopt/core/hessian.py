@@ -1,9 +1,10 @@
 """Second derivatives of the loss, by differentiating its gradient."""
 
+from collections.abc import Callable
+
 import torch
 
 from flowopt.core.interfaces import Oracle, Sample
-from flowopt.core.oracle import as_oracle
 from flowopt.core.state import Leaves
 from flowopt.errors import CompatibilityError
 
@@ -17,12 +18,19 @@ class Hessian:
         oracle: The problem.
         position: Leaves of θ, (*batch, *shape).
         sample: Minibatch of the loss.
+        count: Called at every product.
 
     Raises:
         CompatibilityError: The oracle gives gradients only.
     """
 
-    def __init__(self, oracle: Oracle, position: Leaves, sample: Sample):
+    def __init__(
+        self,
+        oracle: Oracle,
+        position: Leaves,
+        sample: Sample,
+        count: Callable[[], None] = lambda: None,
+    ):
         """See the class."""
         if not hasattr(oracle, "losses"):
             raise CompatibilityError(
@@ -36,9 +44,11 @@ class Hessian:
                 loss.sum(), self._leaves, create_graph=True, materialize_grads=True
             )
         self._batch_dimensions = loss.ndim
+        self._count = count
 
     def product(self, direction: Leaves) -> Leaves:
         """Hv, leaves like those of θ."""
+        self._count()
         curved = [(g, v) for g, v in zip(self._gradient, direction, strict=True) if g.requires_grad]
         if not curved:
             return tuple(torch.zeros_like(leaf) for leaf in self._leaves)
@@ -66,19 +76,3 @@ class Hessian:
             own = column[place].reshape(*rows, -1)[..., element]
             found[place].view(*rows, -1)[..., element] = own
         return tuple(found)
-
-
-def curvature(problem: object, position: Leaves) -> Leaves:
-    """Second derivatives ∂²L/∂θᵢ², which sum to the Laplacian of the loss.
-
-    Exact, by one Hessian product per parameter: for problems with few of them.
-
-    Args:
-        problem: Anything with `dim` and `loss(theta)`, or a `flowopt.problems.network`.
-        position: Leaves of θ, as in `state.position`.
-
-    Returns:
-        Leaves like those of θ.
-    """
-    oracle = as_oracle(problem, position[0].dtype, position[0].device)
-    return Hessian(oracle, position, None).diagonal()

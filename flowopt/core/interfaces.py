@@ -120,6 +120,16 @@ class FlowLike(Protocol):
         ...
 
     @property
+    def symmetric(self) -> bool:
+        """Whether θ is alone and the derivative of its drift a symmetric matrix."""
+        ...
+
+    @property
+    def steep_at_start(self) -> bool:
+        """Whether the derivative of the summed drift is infinite at the initial state."""
+        ...
+
+    @property
     def singular_at_start(self) -> bool:
         """Whether the summed drift is undefined at the initial state."""
         ...
@@ -150,6 +160,12 @@ class FlowLike(Protocol):
 
     def drift(self, state: State, evaluation: Evaluation) -> State:
         """The sum of all drifts, as a tangent."""
+        ...
+
+    def drift_along(
+        self, state: State, evaluation: Evaluation, direction: State, product: Leaves
+    ) -> State:
+        """Its derivative along a direction, for whose θ the Hessian's product is given."""
         ...
 
     @property
@@ -211,6 +227,11 @@ class Scheme(Protocol):
 
     def closure_free(self, flow: FlowLike) -> bool:
         """Whether the gradient at the start of the step is all that it needs."""
+        ...
+
+    @property
+    def elementwise(self) -> bool:
+        """Whether a step does the same to every element, without systems over several."""
         ...
 
     @property

@@ -233,6 +233,7 @@ def _names(stepper: Any, inputs: Inputs) -> list[list[str]]:
         status="status",
         gradients="gradients",
         rejected="rejected",
+        products="products",
     )
     around: dict[str, Any] = {
         part: {name: name if part == "hyperparameters" else f"{part}_{name}" for name in held}

@@ -79,7 +79,10 @@ def inputs_of(
     state = carry.state
     common = {
         id(t)
-        for t in (carry.gradients, carry.rejected, state.time, state.step, *state.scalars.values())
+        for t in (
+            *(carry.gradients, carry.rejected, carry.products, state.time, state.step),
+            *state.scalars.values(),
+        )
     }
     if isinstance(stepper.noise, PhiloxNoise):
         index = next(i for i, t in enumerate(tensors) if t is stepper.noise.trajectory)

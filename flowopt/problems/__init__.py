@@ -1,7 +1,7 @@
 """Losses with what is known about them: landscapes, and networks with data."""
 
-from flowopt.core.hessian import curvature
 from flowopt.problems.analytic import ANALYTIC, analytic
+from flowopt.problems.curvature import curvature
 from flowopt.problems.landscapes import (
     CriticalCurve,
     CriticalPoint,

@@ -14,6 +14,7 @@ class Euler:
         Hairer, Nørsett & Wanner 1993, Solving Ordinary Differential Equations I, section I.7.
     """
 
+    elementwise = True
     error_order = 0
 
     def __repr__(self) -> str:

@@ -28,6 +28,8 @@ class RungeKutta:
         Hairer, Nørsett & Wanner 1993, Solving Ordinary Differential Equations I, chapter II.
     """
 
+    elementwise = True
+
     def __init__(self, tableau: str | Tableau):
         """See the class."""
         known = isinstance(tableau, str) and tableau in TABLEAUX

@@ -34,6 +34,7 @@ class Splitting:
         Learn. Res. 22(242), for UBU.
     """
 
+    elementwise = True
     error_order = 0
 
     def __init__(self, word: str, maps: Mapping[str, str] | None = None):

@@ -19,6 +19,7 @@ class EulerMaruyama:
         Stochastic Differential Equations, section 14.1.
     """
 
+    elementwise = True
     error_order = 0
 
     def __repr__(self) -> str:
@@ -67,6 +68,7 @@ class LeimkuhlerMatthews:
         Tretyakov 2014, Proc. R. Soc. A 470, 20140120.
     """
 
+    elementwise = True
     error_order = 0
 
     def __repr__(self) -> str:

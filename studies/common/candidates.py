@@ -14,7 +14,7 @@ from flowopt.errors import ConfigurationError, DataError, DefinitionError
 from flowopt.registry import FLOWS, METHODS, SCHEMES
 from studies.common.names import unknown_name
 
-Scheme = fo.Splitting | fo.Euler | fo.EulerMaruyama | fo.LeimkuhlerMatthews | fo.RungeKutta
+Scheme = fo.Splitting | fo.Euler | fo.EulerMaruyama | fo.LinearlyImplicitEuler | fo.RungeKutta
 STEP_SIZE_OF_A_FILE = 0.1
 MOST_BYTES_OF_A_FILE = 100_000
 SPECIFICATION = re.compile(r"(?P<name>.+?)(?::(?P<scheme>[^:@/\\]*))?(?:@(?P<step>[^@/\\]*))?")

@@ -47,7 +47,7 @@ def a_state(flow, members=1):
     column = torch.ones(members, 1, dtype=torch.float64)
     values = torch.tensor([[0.8, 0.6], [0.4, -0.7], [1.3, 0.9], [0.7, 1.1]], dtype=torch.float64)
     variables = {name: column * value for name, value in zip(flow.variables, values, strict=False)}
-    return state_of(variables, **{name: column[0, 0] * 0.9 for name in flow.scalars})
+    return state_of(variables, **dict.fromkeys(flow.scalars, column[0, 0] * 0.9))
 
 
 def expected_energy(flow, name, step_size):

@@ -57,13 +57,14 @@ PAIRS = _all_pairs()
 SMALL_PROBLEMS = ("quadratic", "double_well", "rosenbrock")
 NOISE_FREE = [pair for pair in PAIRS if not pair.flow.noisy]
 NOISY = [pair for pair in PAIRS if pair.flow.noisy]
+ELEMENTWISE = [pair for pair in PAIRS if pair.scheme.elementwise]
 CLOSURE_FREE = [pair for pair in PAIRS if pair.scheme.closure_free(pair.flow)]
 
 
 def controlled_pairs() -> list[tuple[Pair, str]]:
-    """Every pair with the name of every control of the registry that can judge its steps."""
+    """Pairs that kernels can step, with the name of every control that can judge their steps."""
     found = []
-    for pair in PAIRS:
+    for pair in ELEMENTWISE:
         for name, build in CONTROLS.items():
             try:
                 build(pair.step_size).check(pair.flow, pair.scheme)

@@ -65,8 +65,8 @@ def test_what_is_shown_is_derived(capsys, name, line):
 
 def test_an_energy_whose_rate_is_not_derived_says_why(capsys, tmp_path):
     path = tmp_path / "flow.txt"
-    path.write_text("A: dtheta/dt = -g + dW/dt\nenergy loss: L")
-    assert "not derived (noise moves theta" in _printed(capsys, "show", str(path))
+    path.write_text("A: dtheta/dt = -g\nenergy square: L**2")
+    assert "not derived (energy 'square'" in _printed(capsys, "show", str(path))
 
 
 def test_latex_is_the_flows_own(capsys):

@@ -23,6 +23,7 @@ from flowopt.symbolic.language import (
 )
 from flowopt.symbolic.maps import LetterMap, letter_map
 from flowopt.symbolic.printer import Compiled, compile_formulas
+from flowopt.symbolic.tangent import PREFIX, drift_along
 
 
 class Normal(NamedTuple):
@@ -56,7 +57,8 @@ def _compile(
     title: str, equations: Equations, formulas: dict[sympy.Symbol, sympy.Expr], **rest: object
 ) -> Code:
     normals = [normal.name for normal in rest.get("normals", ())]
-    leaves = [v.name for v in equations.variables] + ["g", *normals]
+    leaves = [v.name for v in equations.variables] + ["g"]
+    leaves += [*(PREFIX + name for name in leaves), *normals]
     elementwise = {v.name: f for v, f in formulas.items() if v not in equations.scalars}
     scalar = {v.name: f for v, f in formulas.items() if v in equations.scalars}
     scalar_leaves = [name for name in leaves if name not in normals]
@@ -119,6 +121,12 @@ def drift_code(title: str, equations: Equations) -> Code:
         for variable, drift in term.drift.items():
             formulas[variable] = formulas.get(variable, sympy.S.Zero) + drift
     return _compile(f"{title}.drift", equations, formulas)
+
+
+@lru_cache(maxsize=128)
+def drift_along_code(title: str, equations: Equations) -> Code:
+    """The derivative of the summed drift along a direction."""
+    return _compile(f"{title}.drift_along", equations, drift_along(equations))
 
 
 @lru_cache(maxsize=128)

@@ -1,24 +1,27 @@
 """A flow made of equations: the only place where formulas meet states."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from types import MappingProxyType
 
 import sympy
 import torch
 from torch import Tensor
 
 from flowopt.core.evaluation import Evaluation
-from flowopt.core.interfaces import Evaluate, Increment, Key, LetterMove, Noise, Wiener
+from flowopt.core.interfaces import Evaluate, LetterMove, Noise, Wiener
 from flowopt.core.state import Leaves, State, per_trajectory
 from flowopt.errors import CompatibilityError, DefinitionError
 from flowopt.flows.equations.code import (
     Code,
     diffusion_code,
+    drift_along_code,
     drift_code,
     kick_code,
     letter_code,
     start_code,
     wiener_processes,
 )
+from flowopt.flows.equations.draws import draw_normals
 from flowopt.flows.equations.energy import FlowEnergy
 from flowopt.flows.equations.formulas import evaluate_formulas, evaluate_scalars
 from flowopt.flows.equations.hyperparameters import checked_hyperparameters
@@ -26,6 +29,7 @@ from flowopt.symbolic.energy import energy_rate
 from flowopt.symbolic.language import LOSS, Equations, Term, g, theta
 from flowopt.symbolic.latex import latex
 from flowopt.symbolic.noise import NoiseKind, noise_kind
+from flowopt.symbolic.tangent import PREFIX, is_symmetric, steep_at_start
 from flowopt.symbolic.text import check_names, parse
 
 # Places in a word times Wiener processes in a letter stay below the 2**16 substeps of the noise.
@@ -144,6 +148,16 @@ class EquationFlow:
         return self.noise_kind != "none"
 
     @property
+    def symmetric(self) -> bool:
+        """Whether θ is alone and the derivative of its drift a symmetric matrix."""
+        return is_symmetric(self.equations)
+
+    @property
+    def steep_at_start(self) -> bool:
+        """Whether the derivative of the summed drift is infinite at the initial state."""
+        return steep_at_start(self.equations)
+
+    @property
     def singular_at_start(self) -> bool:
         """Whether the summed drift is undefined at the initial state."""
         return self.equations.singular_at_start
@@ -249,6 +263,18 @@ class EquationFlow:
         self._codes["drift",] = code
         return self._tangent(code, state, lambda _: evaluation)
 
+    def drift_along(
+        self, state: State, evaluation: Evaluation, direction: State, product: Leaves
+    ) -> State:
+        """Derivative of the summed drift along a direction, as a tangent.
+
+        The product is that of the Hessian of the loss with the direction's θ.
+        """
+        self._check_physical_time("the drift's derivative")
+        code = drift_along_code(self.name, self.equations)
+        changes = {**direction.variables, **direction.scalars, "g": product}
+        return self._tangent(code, state, lambda _: evaluation, changes)
+
     @property
     def wiener(self) -> tuple[Wiener, ...]:
         """The Wiener processes."""
@@ -270,15 +296,11 @@ class EquationFlow:
         return {name: self._tangent(code, state, evaluate) for name, code in codes.items()}
 
     def kick(self, state: State, step_size: Tensor, evaluate: Evaluate, noise: Noise) -> State:
-        """The sum of all noise over a step, σ(z)·√h·ξ for standard normals ξ, as a tangent.
-
-        Raises:
-            CompatibilityError: Rates are given per step; `at_step_size` gives the flow in time.
-        """
+        """The sum of all noise over a step, σ(z)·√h·ξ for standard normals ξ, as a tangent."""
         self._check_physical_time("the summed noise")
         code = self._codes.get(("kick",)) or kick_code(self.name, self.equations)
         self._codes["kick",] = code
-        normals = _normals(code, state, step_size, noise, 0, (0.0, 1.0))
+        normals = draw_normals(code, state, step_size, noise, 0, (0.0, 1.0))
         values, scalars = self._run(code, state, step_size, evaluate, normals)
         return state.map(torch.zeros_like).updated(values, scalars)
 
@@ -297,12 +319,18 @@ class EquationFlow:
         code = self._letter(move)
         share = (move.part / move.parts, (move.part + 1) / move.parts)
         place = move.place * CHANNELS_PER_LETTER
-        normals = _normals(code, state, step_size, noise, place, share)
+        normals = draw_normals(code, state, step_size, noise, place, share)
         values, scalars = self._run(code, state, step_size, evaluate, normals)
         return state.updated(values, scalars)
 
     def _run(
-        self, code: Code, state: State, step_size: Tensor, evaluate: Evaluate, normals: Iterable
+        self,
+        code: Code,
+        state: State,
+        step_size: Tensor,
+        evaluate: Evaluate,
+        normals: Iterable,
+        changes: Mapping = MappingProxyType({}),
     ) -> tuple[dict[str, Leaves], dict[str, Tensor]]:
         scalars = {**self.hyperparameters, **state.scalars, "step_size": step_size, "t": state.time}
         leaves = dict(state.variables)
@@ -315,6 +343,8 @@ class EquationFlow:
                 scalars[normal.name] = drawn[0]
             else:
                 leaves[normal.name] = drawn
+        for name, change in changes.items():
+            (scalars if name in state.scalars else leaves)[PREFIX + name] = change
         batch_dimensions = state.time.ndim
         values, scalar_values = (), ()
         if code.elementwise:
@@ -326,8 +356,11 @@ class EquationFlow:
             dict(zip(code.scalar_names, scalar_values, strict=True)),
         )
 
-    def _tangent(self, code: Code, state: State, evaluate: Evaluate) -> State:
-        values, scalars = self._run(code, state, torch.ones_like(state.time), evaluate, ())
+    def _tangent(
+        self, code: Code, state: State, evaluate: Evaluate, changes: Mapping = MappingProxyType({})
+    ) -> State:
+        one = torch.ones_like(state.time)
+        values, scalars = self._run(code, state, one, evaluate, (), changes)
         return state.map(torch.zeros_like).updated(values, scalars)
 
     def _term(self, letters: str) -> Term:
@@ -358,24 +391,6 @@ class EquationFlow:
                 f"flow {self.name!r} has {sorted(self.per_step)} as rate × step size, and {what} "
                 "needs rates in time: use flow.at_step_size(h)"
             )
-
-
-def _normals(
-    code: Code,
-    state: State,
-    step_size: Tensor,
-    noise: Noise,
-    place: int,
-    share: tuple[float, float],
-) -> list[Leaves]:
-    """The normals of a code, each channel drawn once."""
-    drawn: dict[int, Leaves] = {}
-    for _, variable, channel, wiener in code.normals:
-        if channel not in drawn:
-            like = state.variables.get(variable) or (state.scalars[variable],)
-            increment = Increment(wiener, state.time, step_size, share)
-            drawn[channel] = noise.normal(like, Key(state.step, place + channel, increment))
-    return [drawn[normal.channel] for normal in code.normals]
 
 
 def _formulas(term: Term) -> tuple[sympy.Expr, ...]:
