@@ -60,8 +60,11 @@ def test_the_smoke_run_measures_the_orders_that_it_is_expected_to(arrays, entran
 def test_fixed_steps_of_ours_converge_as_they_claim(arrays):
     ours = arrays.where(arrays.family == "flowopt", drop=True)
     assert set(ours.entrant.values) >= {"OBA", "BAOAB", "ABOBA", "euler", "heun", "rk4", "dopri5"}
-    # Runs as coarse as these are not quite asymptotic, and dopri5 reaches rounding.
-    assert (abs(ours.measured - ours.claimed) < 0.6).all()
+    # Runs as coarse as these are not quite asymptotic, and dopri5 reaches rounding; the leading
+    # error of tsit5 is so small that on a quadratic the next one shows, of a higher order.
+    excess = ours.measured - ours.claimed
+    assert (excess > -0.6).all()
+    assert (abs(excess.drop_sel(entrant="tsit5")) < 0.6).all()
 
 
 def test_two_writings_of_one_method_make_one_error_at_one_cost(arrays):

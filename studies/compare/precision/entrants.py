@@ -94,7 +94,9 @@ class Entrant:
 
 
 def fitting_schemes(flow: fo.Flow, words: tuple[str, ...]) -> list[Scheme]:
-    """Every scheme of the registry, and every word, that fits a flow."""
+    """Every scheme of the registry, and every word, that fits a flow and follows its path."""
+    # Letters that move jointly draw more than the increments of a given path.
+    words = tuple(word for word in words if not (flow.noisy and "(" in word))
     schemes: list[Scheme] = [fo.Splitting(word) for word in words]
     for build in SCHEMES.values():
         scheme = build()
