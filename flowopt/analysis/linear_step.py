@@ -9,7 +9,7 @@ from flowopt.core.evaluation import Evaluation
 from flowopt.core.interfaces import Scheme
 from flowopt.errors import CompatibilityError
 from flowopt.flows import EquationFlow
-from flowopt.symbolic.language import GIVEN, STEP_SIZE, phi1, symbol, total
+from flowopt.symbolic.language import GIVEN, STEP_SIZE, phi, phi1, symbol, total
 
 CURVATURE = sympy.Symbol("k", real=True, positive=True)
 
@@ -56,7 +56,12 @@ def _plain(formula: sympy.Expr) -> sympy.Expr:
     """For one element, in exponentials."""
     formula = formula.replace(lambda e: isinstance(e, total), lambda e: e.args[0])
     formula = formula.replace(expm1, lambda z: sympy.exp(z) - 1)
-    return formula.replace(phi1, lambda z: (sympy.exp(z) - 1) / z)
+    return formula.replace(phi1, lambda z: _phi(sympy.S.One, z)).replace(phi, _phi)
+
+
+def _phi(order: sympy.Integer, z: sympy.Expr) -> sympy.Expr:
+    series = sympy.Add(*(z**n / sympy.factorial(n) for n in range(int(order))))
+    return (sympy.exp(z) - series) / z**order
 
 
 def with_decays(

@@ -336,12 +336,23 @@ def _stationary(matrix: sympy.Matrix, spread: sympy.Matrix) -> sympy.Matrix:
     size = matrix.rows
     entries = {(i, j): sympy.Dummy(f"s{i}{j}") for i in range(size) for j in range(i, size)}
     unknown = sympy.Matrix(size, size, lambda i, j: entries[min(i, j), max(i, j)])
-    equations = unknown - matrix * unknown * matrix.T - spread
+    # Roots in the noise of letters that move jointly would take the solver out of the rationals.
+    given = {
+        place: sympy.Dummy() if _has_roots(spread[place]) else spread[place] for place in entries
+    }
+    equations = unknown - matrix * unknown * matrix.T
+    equations -= sympy.Matrix(size, size, lambda i, j: given[min(i, j), max(i, j)])
     listed = [equations[i, j] for i, j in entries]
     solution = sympy.solve(listed, list(entries.values()), dict=True)
     if not solution:
         raise CompatibilityError("the step keeps no covariance: it is not stable at any step size")
-    return unknown.xreplace({s: sympy.factor(e) for s, e in solution[0].items()})
+    solved = {s: sympy.factor(e) for s, e in solution[0].items()}
+    held = {name: spread[place] for place, name in given.items() if name != spread[place]}
+    return unknown.xreplace(solved).xreplace(held)
+
+
+def _has_roots(formula: sympy.Expr) -> bool:
+    return any(not power.exp.is_Integer for power in formula.atoms(sympy.Pow))
 
 
 def _not_positive(change: sympy.Matrix, known: Knowledge) -> tuple[Condition, ...]:
