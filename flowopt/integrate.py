@@ -219,7 +219,8 @@ def _joined(
     # A scheme that ended with a gradient had it on the minibatch of the step before.
     behind = 1 if first and scheme.ends_with_gradient(flow) else 0
     evaluate = cache(lambda: oracle.evaluate(position, oracle.draw(first - behind, seed, batch)))
-    state = earlier or flow.initial_state(position, step, lambda _: evaluate())
+    later = scheme.regular_start or control.regular_start
+    state = earlier or flow.initial_state(position, step, lambda _: evaluate(), later)
     stepper = Stepper(
         flow,
         scheme,

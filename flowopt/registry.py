@@ -35,6 +35,7 @@ FLOWS: Mapping[str, FlowEntry] = {
     "momentum_ema": FlowEntry(flows.momentum_ema, ("MA", "MAM", "AMA"), 0.5),
     "nesterov": FlowEntry(lambda: flows.nesterov(friction=1.0, lookahead=0.1), ("BOA",), 0.3),
     "nesterov_ema": FlowEntry(lambda: flows.nesterov_ema(rate=1.0, memory=0.9), ("MA",), 0.5),
+    "accelerated_gradient": FlowEntry(flows.accelerated_gradient, ("OBA",), 0.3),
     "rmsprop": FlowEntry(lambda: flows.rmsprop(square_rate=10.0), ("VA",), 1e-3),
     "adagrad": FlowEntry(lambda: flows.adagrad(accumulation=100.0), ("VA",), 1e-2),
     "adam": FlowEntry(flows.adam, ("TMVA",), 1e-3),

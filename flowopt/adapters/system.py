@@ -10,7 +10,7 @@ from flowopt.core.evaluation import Evaluation
 from flowopt.core.interfaces import FlowLike, Oracle
 from flowopt.core.oracle import as_oracle
 from flowopt.core.state import Leaves, State
-from flowopt.errors import CompatibilityError, DataError
+from flowopt.errors import DataError
 
 
 class Placed(Protocol):
@@ -85,7 +85,7 @@ class System(torch.nn.Module):
         return oracle.join(self.unpack(packed, 0.0).position)
 
     def state(self, start: object) -> State:
-        """The state with which a start begins."""
+        """The state with which a start begins, where the drift is regular."""
         if isinstance(start, State):
             return start
         leaves = _first_tensor(start)
@@ -93,12 +93,7 @@ class System(torch.nn.Module):
         position = oracle.leaves(start)
         step = torch.zeros(oracle.batch(position), dtype=torch.int64, device=leaves.device)
         flow = self._fitted(step)
-        if flow.singular_at_start:
-            raise CompatibilityError(
-                f"the drift of flow {flow.name!r} is 0/0 at the start: make some steps with a "
-                f"splitting word over its letters {list(flow.letters)} and give solution.state"
-            )
-        return flow.initial_state(position, step, lambda state: self.evaluate(state.position))
+        return flow.initial_state(position, step, lambda s: self.evaluate(s.position), later=True)
 
     def drift(self, time: float | Tensor, packed: Tensor) -> Tensor:
         """The summed drift at a packed state.

@@ -12,7 +12,8 @@ from flowopt.analysis.proofs.proof import NoProofError, Proof, prove_not_positiv
 from flowopt.errors import CompatibilityError, DefinitionError
 from flowopt.flows import EquationFlow
 from flowopt.symbolic.energy import energy_of, energy_rate
-from flowopt.symbolic.language import symbol, total
+from flowopt.symbolic.functions import total
+from flowopt.symbolic.language import symbol
 
 Verdict = Literal["proved", "counterexample", "undecided"]
 

@@ -9,7 +9,8 @@ from collections.abc import Callable, Mapping
 import sympy
 
 from flowopt.errors import CompatibilityError
-from flowopt.symbolic.language import LOSS, Equations, g, t, theta, total
+from flowopt.symbolic.functions import total
+from flowopt.symbolic.language import LOSS, Equations, g, t, theta
 
 Field = Mapping[sympy.Symbol, sympy.Expr]
 

@@ -9,7 +9,8 @@ from flowopt.core.evaluation import Evaluation
 from flowopt.core.interfaces import Scheme
 from flowopt.errors import CompatibilityError
 from flowopt.flows import EquationFlow
-from flowopt.symbolic.language import GIVEN, STEP_SIZE, phi, phi1, symbol, total
+from flowopt.symbolic.functions import phi, phi1, total
+from flowopt.symbolic.language import GIVEN, STEP_SIZE, symbol
 
 CURVATURE = sympy.Symbol("k", real=True, positive=True)
 

@@ -12,7 +12,8 @@ from flowopt.core.evaluation import Evaluation
 from flowopt.core.interfaces import Scheme
 from flowopt.errors import CompatibilityError
 from flowopt.flows import EquationFlow
-from flowopt.symbolic.language import LOSS, STEP_SIZE, g, phi1, symbol, theta, total
+from flowopt.symbolic.functions import phi1, total
+from flowopt.symbolic.language import LOSS, STEP_SIZE, g, symbol, theta
 
 HIGHEST_ORDER = 2
 # Functions with kinks, at which there is no series.

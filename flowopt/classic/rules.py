@@ -153,7 +153,7 @@ def _adagrad_rule(ages: bool, starts: bool, decay: bool) -> Rule:
         table |= {"ageing": symbol("lr_decay")}
     if starts:
         initial = symbol("initial_accumulator_value")
-        base = base.replace(start={**base.start, v: initial})
+        base = base.replace(start={**base.start, v: initial}, later_start=None)
         table |= {initial.name: initial}
     equations, extra = _decayed(base, decay)
     scheme = _scheme("VAT" if ages else "VA", euler=decay)

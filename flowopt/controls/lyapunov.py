@@ -43,6 +43,7 @@ class LyapunovControl:
 
     rejects = True
     advances = False
+    regular_start = True
 
     def __init__(
         self,
@@ -94,11 +95,6 @@ class LyapunovControl:
             raise CompatibilityError(
                 f"flow {flow.name!r} declares no energy, which {self!r} needs: give it one, as in "
                 "'energy loss: L'"
-            )
-        if flow.singular_at_start:
-            raise CompatibilityError(
-                f"the energy of flow {flow.name!r} is undefined at its start, so {self!r} has "
-                "nothing to compare with"
             )
         flow.energy(self._name(flow))
 

@@ -131,7 +131,7 @@ class FlowLike(Protocol):
 
     @property
     def singular_at_start(self) -> bool:
-        """Whether the summed drift is undefined at the initial state."""
+        """Whether drift and energies are undefined, or without bound, at time 0."""
         ...
 
     def kind(self, letter: str, kind: str | None) -> str:
@@ -146,8 +146,10 @@ class FlowLike(Protocol):
         """Whether a letter, or one of several, moves θ."""
         ...
 
-    def initial_state(self, position: Leaves, step: Tensor, evaluate: Evaluate) -> State:
-        """The state at time 0."""
+    def initial_state(
+        self, position: Leaves, step: Tensor, evaluate: Evaluate, later: bool = False
+    ) -> State:
+        """The state at time 0, or shortly after where that is singular and `later` is asked for."""
         ...
 
     def fitted(self, batch: tuple[int, ...], device: torch.device) -> FlowLike:
@@ -207,7 +209,13 @@ class LetterMove(NamedTuple):
 
 
 class Scheme(Protocol):
-    """Turns a flow into a step."""
+    """Turns a flow into a step.
+
+    Attributes:
+        regular_start: Whether drift or energies must be regular where it starts.
+    """
+
+    regular_start: bool
 
     def check(self, flow: FlowLike) -> None:
         """Raises `CompatibilityError` if the flow can not be stepped by this scheme."""
@@ -305,9 +313,15 @@ class Verdict:
 
 
 class StepControl(Protocol):
-    """Says how far to step and whether to accept, for each trajectory by itself."""
+    """Says how far to step and whether to accept, for each trajectory by itself.
+
+    Attributes:
+        rejects: Whether it ever does.
+        regular_start: Whether drift or energies must be regular where it starts.
+    """
 
     rejects: bool
+    regular_start: bool
 
     @property
     def advances(self) -> bool:

@@ -1,15 +1,20 @@
 """Flows that scale each coordinate by the history of its gradient."""
 
-from sympy import sqrt
+from sympy import Rational, exp, sqrt
 from torch import Tensor
 
 from flowopt.flows.equations.equation_flow import EquationFlow
-from flowopt.symbolic.language import LOSS, Equations, Term, g, symbol, theta
+from flowopt.symbolic.language import LOSS, Equations, LaterStart, Term, g, symbol, t, theta
 
 m, v, c = symbol("m"), symbol("v"), symbol("c")
 u_m, u_v, age = symbol("u_m"), symbol("u_v"), symbol("age")
 momentum_rate, square_rate = symbol("momentum_rate"), symbol("square_rate")
 accumulation, ageing, eps = symbol("accumulation"), symbol("ageing"), symbol("eps")
+
+# When singular equations may be begun, in units of the fastest rate's time. RMSProp and AdaGrad
+# have moved by 2√t then, in the same units.
+EARLY = Rational(1, 10**12)
+AGED_SQUARE = (1 - exp(-square_rate * t)) * g**2
 
 AVERAGE_SQUARE = Term("V", drift={v: square_rate * (g**2 - v)})
 
@@ -18,6 +23,7 @@ RMSPROP = Equations(
     Term("A", drift={theta: -g / (sqrt(v) + eps)}),
     energies={"loss": LOSS},
     reference="Tieleman & Hinton 2012, Coursera lecture 6.5",
+    later_start=LaterStart(EARLY / square_rate, {v: AGED_SQUARE}),
 )
 
 CENTRED_RMSPROP = Equations(
@@ -26,6 +32,9 @@ CENTRED_RMSPROP = Equations(
     Term("A", drift={theta: -g / (sqrt(v - c**2) + eps)}),
     energies={"loss": LOSS},
     reference="Graves 2013, arXiv 1308.0850, equations 38-41",
+    later_start=LaterStart(
+        EARLY / square_rate, {v: AGED_SQUARE, c: (1 - exp(-square_rate * t)) * g}
+    ),
 )
 
 ADAGRAD = Equations(
@@ -33,6 +42,7 @@ ADAGRAD = Equations(
     Term("A", drift={theta: -g / (sqrt(v) + eps)}),
     energies={"loss": LOSS},
     reference="Duchi, Hazan & Singer 2011, JMLR 12, 2121",
+    later_start=LaterStart(EARLY / accumulation, {v: accumulation * t * g**2}),
 )
 
 AGEING_ADAGRAD = Equations(
@@ -57,7 +67,15 @@ ADAM = Equations(
     },
     reference="Kingma & Ba 2015, arXiv 1412.6980; as an ODE: Barakat & Bianchi 2021, "
     "SIAM J. Optim. 31(1), 244",
-    singular_at_start=True,
+    later_start=LaterStart(
+        EARLY / momentum_rate,
+        {
+            u_m: 1 - exp(-momentum_rate * t),
+            u_v: 1 - exp(-square_rate * t),
+            m: (1 - exp(-momentum_rate * t)) * g,
+            v: AGED_SQUARE,
+        },
+    ),
 )
 
 

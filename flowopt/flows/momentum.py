@@ -1,11 +1,13 @@
 """Second-order flows: momentum in its several scalings."""
 
+from sympy import Rational
 from torch import Tensor
 
 from flowopt.flows.equations.equation_flow import EquationFlow
-from flowopt.symbolic.language import LOSS, Equations, Term, g, p, symbol, theta
+from flowopt.symbolic.language import LOSS, Equations, LaterStart, Term, g, p, symbol, t, theta
 
 friction, lookahead, m = symbol("friction"), symbol("lookahead"), symbol("m")
+damping = symbol("damping")
 rate, gain, memory = symbol("rate"), symbol("gain"), symbol("memory")
 
 HEAVY_BALL = Equations(
@@ -22,6 +24,16 @@ NESTEROV = Equations(
     Term("A", drift={theta: p}),
     energies={"mechanical": LOSS + p**2 / 2},
     reference="Nesterov 1983, Soviet Math. Dokl. 27, 372",
+)
+
+ACCELERATED_GRADIENT = Equations(
+    Term("O", drift={p: -damping / t * p}),
+    Term("B", drift={p: -g}),
+    Term("A", drift={theta: p}),
+    energies={"mechanical": LOSS + p**2 / 2},
+    reference="Su, Boyd & Candès 2016, JMLR 17(153), 1, equation 3",
+    # A time far below any at which θ moves: it has moved by −∇L·t²/8.
+    later_start=LaterStart(Rational(1, 10**6), {p: -g * t / (1 + damping)}),
 )
 
 MOMENTUM_EMA = Equations(
@@ -101,3 +113,19 @@ def nesterov_ema(
         Nesterov 1983, Soviet Math. Dokl. 27, 372.
     """
     return EquationFlow(NESTEROV_EMA, name="nesterov_ema", rate=rate, gain=gain, memory=memory)
+
+
+def accelerated_gradient(*, damping: float | Tensor = 3.0) -> EquationFlow:
+    """Nesterov's accelerated gradient as a flow, θ' = p, p' = −∇L − (damping/t)·p.
+
+    With damping 3 it is the limit of θ₊ = y − h²∇L(y), y = θ + (k/(k + 3))·(θ − θ₋), t = kh. On a
+    convex loss L − L* falls as 1/t². The friction is infinite at t = 0: schemes that need the
+    summed drift begin shortly after.
+
+    Args:
+        damping: Friction times t, at least 3 for the rate above.
+
+    Reference:
+        Su, Boyd & Candès 2016, JMLR 17(153), 1, equation 3.
+    """
+    return EquationFlow(ACCELERATED_GRADIENT, name="accelerated_gradient", damping=damping)

@@ -301,8 +301,12 @@ class FlowOptimizer(torch.optim.Optimizer):
         kept = [self.state[parameter] for parameter in parameters]
         variables = {name: [own.get(name) for own in kept] for name in names}
         scalars = {name: group.get(name) for name in flow.scalars}
+        time = 0.0
         if None in scalars.values() or any(leaf is None for v in variables.values() for leaf in v):
-            fresh = flow.initial_state(position, step, lambda _: evaluation)
+            fresh = flow.initial_state(
+                position, step, lambda _: evaluation, self.scheme.regular_start
+            )
+            time = float(fresh.time)
             for name, leaves in variables.items():
                 pairs = zip(leaves, fresh.variables[name], strict=True)
                 variables[name] = [new if leaf is None else leaf for leaf, new in pairs]
@@ -311,7 +315,7 @@ class FlowOptimizer(torch.optim.Optimizer):
         return State(
             {"theta": position, **{name: tuple(leaves) for name, leaves in variables.items()}},
             {name: torch.tensor(value, dtype=torch.float64) for name, value in scalars.items()},
-            torch.tensor(group.get("time", 0.0), dtype=torch.float64),
+            torch.tensor(group.get("time", time), dtype=torch.float64),
             step,
         )
 

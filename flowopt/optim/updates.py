@@ -18,7 +18,7 @@ from flowopt.kernels.step import frozen
 from flowopt.kernels.update import ElementNoise, Update, build_update
 from flowopt.optim.tensors import Elements, Tensors, UnlikeError, offsets_of
 from flowopt.stepper import Carry, Stepper
-from flowopt.symbolic.language import total
+from flowopt.symbolic.functions import total
 
 MOST_UPDATES = 64
 # Elements with which a new kernel is compared with eager torch.

@@ -17,11 +17,6 @@ def check_noise(scheme: Scheme, flow: FlowLike) -> None:
 def check_summed_scheme(scheme: Scheme, flow: FlowLike) -> None:
     """Raises `CompatibilityError` if the sums of drifts and noise do not say how the flow moves."""
     check_noise(scheme, flow)
-    if flow.singular_at_start:
-        raise CompatibilityError(
-            f"the drift of flow {flow.name!r} is 0/0 at the start, where {scheme!r} evaluates it: "
-            f"use a splitting word over its letters {list(flow.letters)}"
-        )
     if flow.per_step:
         raise CompatibilityError(
             f"flow {flow.name!r} has {sorted(flow.per_step)} as rate × step size, and {scheme!r} "

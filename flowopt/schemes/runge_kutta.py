@@ -30,6 +30,8 @@ class RungeKutta:
 
     elementwise = True
 
+    regular_start = True
+
     def __init__(self, tableau: str | Tableau):
         """See the class."""
         known = isinstance(tableau, str) and tableau in TABLEAUX

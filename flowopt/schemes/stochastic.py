@@ -21,6 +21,7 @@ class EulerMaruyama:
 
     elementwise = True
     error_order = 0
+    regular_start = True
 
     def __repr__(self) -> str:
         """As it is written."""
@@ -70,6 +71,7 @@ class LeimkuhlerMatthews:
 
     elementwise = True
     error_order = 0
+    regular_start = True
 
     def __repr__(self) -> str:
         """As it is written."""

@@ -5,7 +5,8 @@ from dataclasses import dataclass
 import sympy
 
 from flowopt.errors import DefinitionError
-from flowopt.symbolic.language import LOSS, Equations, curvature, g, laplacian, t, theta, total
+from flowopt.symbolic.functions import curvature, laplacian, total
+from flowopt.symbolic.language import LOSS, Equations, g, t, theta
 
 
 @dataclass(frozen=True)

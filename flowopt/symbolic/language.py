@@ -9,6 +9,7 @@ from functools import cached_property
 import sympy
 
 from flowopt.errors import DefinitionError
+from flowopt.symbolic.functions import total
 
 # Names that printed code, or the arguments of Flow and Flow.from_text, use already.
 RESERVED = frozenset(
@@ -58,41 +59,6 @@ LOSS = symbol("L")
 STEP_SIZE = sympy.Symbol("step_size", real=True, positive=True)
 
 GIVEN = frozenset({g, t, LOSS})
-
-
-class total(sympy.Function):
-    """Sum of an elementwise expression over all elements of one trajectory."""
-
-    nargs = 1
-
-
-class laplacian(sympy.Function):
-    """Sum of the second derivatives of the loss, Δ, as laplacian(L)."""
-
-    nargs = 1
-
-
-class curvature(sympy.Function):
-    """Second derivative of the loss by each element, ∂²/∂θᵢ², as curvature(L)."""
-
-    nargs = 1
-
-
-class phi1(sympy.Function):
-    """The function (exp(z) − 1)/z, with value 1 at z = 0."""
-
-    nargs = 1
-
-
-class phi(sympy.Function):
-    """The function φₖ(z) = Σₙ zⁿ/(n + k)!, as phi(k, z): φ₀ = exp, zφₖ₊₁ = φₖ − 1/k!."""
-
-    nargs = 2
-
-    def fdiff(self, argindex: int = 2) -> sympy.Expr:
-        """Derivative by z: φₖ' = φₖ − kφₖ₊₁."""
-        order, z = self.args
-        return phi(order, z) - order * phi(order + 1, z)
 
 
 def channel(name: str) -> sympy.Symbol:
@@ -215,6 +181,19 @@ class Term:
             )
 
 
+@dataclass(frozen=True)
+class LaterStart:
+    """A start at t > 0, for equations whose summed drift is singular at t = 0.
+
+    Attributes:
+        time: When, in hyperparameters: so early that θ has not moved.
+        values: Variable → leading term of its series there, in t, g and hyperparameters.
+    """
+
+    time: sympy.Expr
+    values: dict[sympy.Symbol, sympy.Expr]
+
+
 @dataclass(frozen=True, init=False)
 class Equations:
     """A flow as data: named additive terms, energies, start values and its source.
@@ -227,7 +206,8 @@ class Equations:
             not given.
         scalars: Variables that have one value per block of parameters instead of one per element.
         reference: Where the equation comes from.
-        singular_at_start: Whether the summed drift is 0/0 at the start (Adam's bias correction).
+        later_start: Where schemes begin that need the summed drift, if it is singular at t = 0
+            (Adam's bias correction, Nesterov's 3/t).
 
     Raises:
         DefinitionError: The equations contradict each other or use what they may not.
@@ -238,7 +218,7 @@ class Equations:
     start: dict[sympy.Symbol, sympy.Expr] = field(default_factory=dict)
     scalars: tuple[sympy.Symbol, ...] = ()
     reference: str = ""
-    singular_at_start: bool = False
+    later_start: LaterStart | None = None
 
     def __init__(
         self,
@@ -247,7 +227,7 @@ class Equations:
         start: Mapping | None = None,
         scalars: Iterable = (),
         reference: str = "",
-        singular_at_start: bool = False,
+        later_start: LaterStart | None = None,
     ):
         """See the class."""
         values = {
@@ -256,7 +236,7 @@ class Equations:
             "start": _formulas(start or {}),
             "scalars": tuple(_symbol_of(s) for s in scalars),
             "reference": reference,
-            "singular_at_start": singular_at_start,
+            "later_start": later_start,
         }
         for name, value in values.items():
             object.__setattr__(self, name, value)
@@ -283,7 +263,7 @@ class Equations:
     @cached_property
     def _texts(self) -> tuple[str, ...]:
         """Kept as text: the hash of a text is another one in another process."""
-        return (*map(str, self.terms), str(self.energies), str(self.start))
+        return (*map(str, self.terms), str(self.energies), str(self.start), str(self.later_start))
 
     def joined(self, letters: str) -> Term:
         """The sum of the terms of some letters, as one term."""
@@ -317,7 +297,10 @@ class Equations:
         ]
         energies = {name: f.xreplace(table) for name, f in self.energies.items()}
         start = {v: f.xreplace(table) for v, f in self.start.items()}
-        return self.replace(terms=terms, energies=energies, start=start)
+        later = self.later_start
+        if later is not None:
+            later = LaterStart(later.time, {v: f.xreplace(table) for v, f in later.values.items()})
+        return self.replace(terms=terms, energies=energies, start=start, later_start=later)
 
     def _formulas(self) -> Iterable[sympy.Expr]:
         for term in self.terms:
@@ -325,6 +308,9 @@ class Equations:
             yield from term.diffusion.values()
         yield from self.energies.values()
         yield from self.start.values()
+        if self.later_start is not None:
+            yield self.later_start.time
+            yield from self.later_start.values.values()
 
     def _check_terms(self) -> None:
         if not self.terms:

@@ -4,7 +4,8 @@ import re
 
 import sympy
 
-from flowopt.symbolic.language import LOSS, Equations, g, is_channel, theta, total
+from flowopt.symbolic.functions import total
+from flowopt.symbolic.language import LOSS, Equations, g, is_channel, theta
 
 
 def latex(equations: Equations) -> str:

@@ -19,7 +19,7 @@ from math import prod
 import sympy
 from sympy.codegen.cfunctions import expm1
 
-from flowopt.symbolic.language import phi, phi1
+from flowopt.symbolic.functions import phi, phi1
 
 
 def relaxed(

@@ -14,7 +14,8 @@ from typing import Literal
 import sympy
 
 from flowopt.errors import CompatibilityError
-from flowopt.symbolic.language import LOSS, STEP_SIZE, Term, g, t, theta, total
+from flowopt.symbolic.functions import total
+from flowopt.symbolic.language import LOSS, STEP_SIZE, Term, g, t, theta
 from flowopt.symbolic.linear import LinearSystem, NoClosedFormError, linear_system, relaxed, spread
 
 Kind = Literal["exact", "frozen", "euler"]

@@ -5,7 +5,8 @@ from typing import Literal
 
 import sympy
 
-from flowopt.symbolic.language import LOSS, Equations, Term, g, theta, total
+from flowopt.symbolic.functions import total
+from flowopt.symbolic.language import LOSS, Equations, Term, g, theta
 
 NoiseKind = Literal["none", "additive", "undriven", "driven"]
 

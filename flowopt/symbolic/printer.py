@@ -17,7 +17,7 @@ from sympy.codegen.cfunctions import expm1, log1p
 from torch import Tensor
 
 from flowopt.errors import DefinitionError
-from flowopt.symbolic.language import phi, phi1, total
+from flowopt.symbolic.functions import phi, phi1, total
 
 UNARY = {
     sympy.sign: "torch.sign",

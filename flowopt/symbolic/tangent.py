@@ -2,7 +2,8 @@
 
 import sympy
 
-from flowopt.symbolic.language import LOSS, Equations, g, theta, total
+from flowopt.symbolic.functions import total
+from flowopt.symbolic.language import LOSS, Equations, g, theta
 
 PREFIX = "_along_"
 
@@ -29,7 +30,9 @@ def drift_along(equations: Equations) -> dict[sympy.Symbol, sympy.Expr]:
 def steep_at_start(equations: Equations) -> bool:
     """Whether the derivative of the drift has no value at the initial state, as of √v at v = 0."""
     moved = {v for term in equations.terms for v in term.moved} - {theta}
-    start = {variable: equations.start.get(variable, sympy.S.Zero) for variable in moved}
+    later = equations.later_start
+    declared = equations.start if later is None else later.values
+    start = {variable: declared.get(variable, sympy.S.Zero) for variable in moved}
     changes = drift_along(equations).values()
     return any(change.xreplace(start).has(sympy.zoo, sympy.nan, sympy.oo) for change in changes)
 

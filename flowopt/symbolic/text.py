@@ -21,19 +21,8 @@ from dataclasses import dataclass, field
 import sympy
 
 from flowopt.errors import DefinitionError
-from flowopt.symbolic.language import (
-    GIVEN,
-    LOSS,
-    Equations,
-    Term,
-    channel,
-    g,
-    p,
-    symbol,
-    t,
-    theta,
-    total,
-)
+from flowopt.symbolic.functions import total
+from flowopt.symbolic.language import GIVEN, LOSS, Equations, Term, channel, g, p, symbol, t, theta
 
 MOST_CHARACTERS = 20_000
 LARGEST_EXPONENT = 64

@@ -11,7 +11,8 @@ from torch.testing import assert_close
 
 import flowopt as fo
 from flowopt.registry import FLOWS
-from flowopt.symbolic.language import LOSS, laplacian
+from flowopt.symbolic.functions import laplacian
+from flowopt.symbolic.language import LOSS
 from flowopt.symbols import symbol
 from tests.reference.affine import CountingZeros
 from tests.reference.states import HILLS, GivenNormals, evaluation_of, one_step, state_of

@@ -1,5 +1,7 @@
 """Reference solutions of flows, to nearly the last digit."""
 
+from dataclasses import replace
+
 import numpy
 import torch
 from scipy.integrate import solve_ivp
@@ -33,7 +35,7 @@ def solve(flow: Flow, problem: object, state: State, times: list[float]) -> Tens
     """States at later times after `state`, flat, (time, numbers)."""
 
     def drift(time: float, numbers: numpy.ndarray) -> numpy.ndarray:
-        here = unflat(torch.from_numpy(numbers), state)
+        here = replace(unflat(torch.from_numpy(numbers), state), time=state.time + time)
         return flat(flow.drift(here, evaluation_of(problem, here.position))).numpy()
 
     solution = solve_ivp(

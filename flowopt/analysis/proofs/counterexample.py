@@ -8,7 +8,8 @@ import sympy
 from scipy.optimize import minimize
 
 from flowopt.analysis.proofs.facts import Facts, Values
-from flowopt.symbolic.language import t, total
+from flowopt.symbolic.functions import total
+from flowopt.symbolic.language import t
 
 POINTS = 20_000
 SEED = 0

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 import sympy
 from sympy.codegen.cfunctions import expm1
 
-from flowopt.symbolic.language import phi1, total
+from flowopt.symbolic.functions import phi1, total
 
 # Functions whose value has the sign of their argument.
 ODD = (sympy.sign, sympy.tanh, sympy.sinh, sympy.atan, expm1, total)

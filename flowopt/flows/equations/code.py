@@ -10,17 +10,8 @@ import sympy
 from flowopt.core.interfaces import Wiener
 from flowopt.errors import CompatibilityError
 from flowopt.symbolic.energy import Energy
-from flowopt.symbolic.language import (
-    LOSS,
-    STEP_SIZE,
-    Equations,
-    channel,
-    curvature,
-    g,
-    laplacian,
-    theta,
-    total,
-)
+from flowopt.symbolic.functions import curvature, laplacian, total
+from flowopt.symbolic.language import LOSS, STEP_SIZE, Equations, channel, g, theta
 from flowopt.symbolic.maps import LetterMap, letter_map
 from flowopt.symbolic.printer import Compiled, compile_formulas
 from flowopt.symbolic.tangent import PREFIX, drift_along
@@ -173,9 +164,20 @@ def kick_code(title: str, equations: Equations) -> Code:
 
 
 @lru_cache(maxsize=128)
-def start_code(title: str, equations: Equations) -> Code:
-    """The declared start values."""
-    return _compile(f"{title}.start", equations, equations.start)
+def start_code(title: str, equations: Equations, later: bool) -> Code:
+    """The declared start values, those at t = 0 or the later ones."""
+    declared = equations.later_start
+    values = declared.values if later and declared is not None else {}
+    start = {**equations.start, **values}
+    return _compile(f"{title}.start", equations, start)
+
+
+@lru_cache(maxsize=128)
+def time_code(title: str, equations: Equations) -> Compiled:
+    """When a later start is."""
+    declared = equations.later_start
+    assert declared is not None
+    return compile_formulas(f"{title}.start_time", {"time": declared.time}, [])
 
 
 @lru_cache(maxsize=128)

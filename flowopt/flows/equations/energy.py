@@ -12,7 +12,8 @@ from flowopt.errors import CompatibilityError
 from flowopt.flows.equations.code import energy_code
 from flowopt.flows.equations.formulas import evaluate_scalars, sum_formula
 from flowopt.symbolic.energy import energy_of, energy_rate
-from flowopt.symbolic.language import Equations, curvature, laplacian
+from flowopt.symbolic.functions import curvature, laplacian
+from flowopt.symbolic.language import Equations
 from flowopt.symbolic.printer import Compiled
 
 

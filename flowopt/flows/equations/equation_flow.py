@@ -11,6 +11,7 @@ from flowopt.core.evaluation import Evaluation
 from flowopt.core.interfaces import Evaluate, LetterMove, Noise, Wiener
 from flowopt.core.state import Leaves, State, per_trajectory
 from flowopt.errors import CompatibilityError, DefinitionError
+from flowopt.flows.equations.algebra import with_term, without
 from flowopt.flows.equations.code import (
     Code,
     diffusion_code,
@@ -23,13 +24,13 @@ from flowopt.flows.equations.code import (
 )
 from flowopt.flows.equations.draws import draw_normals
 from flowopt.flows.equations.energy import FlowEnergy
-from flowopt.flows.equations.formulas import evaluate_formulas, evaluate_scalars
 from flowopt.flows.equations.hyperparameters import checked_hyperparameters
+from flowopt.flows.equations.running import empty_state, run_code
 from flowopt.symbolic.energy import energy_rate
 from flowopt.symbolic.language import LOSS, Equations, Term, g, theta
 from flowopt.symbolic.latex import latex
 from flowopt.symbolic.noise import NoiseKind, noise_kind
-from flowopt.symbolic.tangent import PREFIX, is_symmetric, steep_at_start
+from flowopt.symbolic.tangent import is_symmetric, steep_at_start
 from flowopt.symbolic.text import check_names, parse
 
 # Places in a word times Wiener processes in a letter stay below the 2**16 substeps of the noise.
@@ -159,8 +160,8 @@ class EquationFlow:
 
     @property
     def singular_at_start(self) -> bool:
-        """Whether the summed drift is undefined at the initial state."""
-        return self.equations.singular_at_start
+        """Whether drift and energies are undefined, or without bound, at time 0."""
+        return self.equations.later_start is not None
 
     def with_hyperparameters(self, **changes: float | Tensor) -> "EquationFlow":
         """The same flow with other values; compiled code is shared.
@@ -197,6 +198,32 @@ class EquationFlow:
         """The flow in physical time: rates per step divided by a step size, which is not zero."""
         rates = {name: self.hyperparameters[name] / step_size for name in self.per_step}
         return EquationFlow(self.equations, name=self.name, **{**self.hyperparameters, **rates})
+
+    def plus(self, term: Term, **hyperparameters: float | Tensor) -> "EquationFlow":
+        """The flow with one more term, as in flow.plus(Term("W", …), decay=0.1).
+
+        Raises:
+            DefinitionError: The term's letter is taken, or names in it have no value.
+        """
+        return self._changed(
+            *with_term(self.equations, self.hyperparameters, term, hyperparameters)
+        )
+
+    def __add__(self, term: Term) -> "EquationFlow":
+        """The flow with one more term that brings no hyperparameters of its own."""
+        return self.plus(term)
+
+    def without(self, letter: str) -> "EquationFlow":
+        """The flow without a term; what only that moved goes with it.
+
+        Raises:
+            DefinitionError: No such letter, or others need what it alone moved.
+        """
+        return self._changed(*without(self.equations, self.hyperparameters, letter))
+
+    def _changed(self, equations: Equations, values: Mapping) -> "EquationFlow":
+        per_step = self.per_step & {*equations.hyperparameters}
+        return EquationFlow(equations, self.name, per_step, **values)
 
     def latex(self) -> str:
         """The summed equations as an aligned LaTeX environment."""
@@ -236,25 +263,27 @@ class EquationFlow:
         """Whether a letter moves θ."""
         return theta in self._term(letter).moved
 
-    def initial_state(self, position: Leaves, step: Tensor, evaluate: Evaluate) -> State:
+    def initial_state(
+        self, position: Leaves, step: Tensor, evaluate: Evaluate, later: bool = False
+    ) -> State:
         """The state at time 0: declared start values, zero elsewhere.
 
         Args:
             position: Leaves of θ, (*batch, *shape).
             step: Number of the first step, (*batch,), int64.
             evaluate: Called only if a start value needs the gradient.
+            later: Whether drift and energies must be regular: where they are not at time 0, the
+                state is that shortly after, by its series.
         """
-        zero = step.to(torch.float64) * 0.0
-        names = [v.name for v in self.equations.variables if v != theta]
-        variables = {"theta": position}
-        variables |= {name: tuple(torch.zeros_like(leaf) for leaf in position) for name in names}
-        scalars = {s.name: zero for s in self.equations.scalars}
-        state = State(variables, scalars, zero, step)
-        if not self.equations.start:
+        later = later and self.singular_at_start
+        state = empty_state(self.name, self.equations, self.hyperparameters, position, step, later)
+        if not (self.equations.start or later):
             return state
-        code = start_code(self.name, self.equations)
-        values, scalar_values = self._run(code, state, zero, evaluate, ())
-        return state.updated(values, scalar_values)
+        code = start_code(self.name, self.equations, later)
+        values, scalars = run_code(
+            code, self.hyperparameters, state, torch.zeros_like(state.time), evaluate, ()
+        )
+        return state.updated(values, scalars)
 
     def drift(self, state: State, evaluation: Evaluation) -> State:
         """The sum of all drifts, as a tangent whose time runs at rate 1."""
@@ -301,7 +330,7 @@ class EquationFlow:
         code = self._codes.get(("kick",)) or kick_code(self.name, self.equations)
         self._codes["kick",] = code
         normals = draw_normals(code, state, step_size, noise, 0, (0.0, 1.0))
-        values, scalars = self._run(code, state, step_size, evaluate, normals)
+        values, scalars = run_code(code, self.hyperparameters, state, step_size, evaluate, normals)
         return state.map(torch.zeros_like).updated(values, scalars)
 
     def apply(
@@ -320,47 +349,14 @@ class EquationFlow:
         share = (move.part / move.parts, (move.part + 1) / move.parts)
         place = move.place * CHANNELS_PER_LETTER
         normals = draw_normals(code, state, step_size, noise, place, share)
-        values, scalars = self._run(code, state, step_size, evaluate, normals)
+        values, scalars = run_code(code, self.hyperparameters, state, step_size, evaluate, normals)
         return state.updated(values, scalars)
-
-    def _run(
-        self,
-        code: Code,
-        state: State,
-        step_size: Tensor,
-        evaluate: Evaluate,
-        normals: Iterable,
-        changes: Mapping = MappingProxyType({}),
-    ) -> tuple[dict[str, Leaves], dict[str, Tensor]]:
-        scalars = {**self.hyperparameters, **state.scalars, "step_size": step_size, "t": state.time}
-        leaves = dict(state.variables)
-        if code.uses_gradient:
-            evaluation = evaluate(state)
-            leaves["g"] = evaluation.gradient
-            scalars["L"] = evaluation.loss.to(torch.float64)
-        for normal, drawn in zip(code.normals, normals, strict=False):
-            if normal.variable in state.scalars:
-                scalars[normal.name] = drawn[0]
-            else:
-                leaves[normal.name] = drawn
-        for name, change in changes.items():
-            (scalars if name in state.scalars else leaves)[PREFIX + name] = change
-        batch_dimensions = state.time.ndim
-        values, scalar_values = (), ()
-        if code.elementwise:
-            values = evaluate_formulas(code.elementwise, scalars, leaves, batch_dimensions)
-        if code.scalar:
-            scalar_values = evaluate_scalars(code.scalar, scalars, leaves, batch_dimensions)
-        return (
-            dict(zip(code.names, values, strict=True)),
-            dict(zip(code.scalar_names, scalar_values, strict=True)),
-        )
 
     def _tangent(
         self, code: Code, state: State, evaluate: Evaluate, changes: Mapping = MappingProxyType({})
     ) -> State:
         one = torch.ones_like(state.time)
-        values, scalars = self._run(code, state, one, evaluate, (), changes)
+        values, scalars = run_code(code, self.hyperparameters, state, one, evaluate, (), changes)
         return state.map(torch.zeros_like).updated(values, scalars)
 
     def _term(self, letters: str) -> Term:

@@ -1,0 +1,79 @@
+"""Printed code run on states."""
+
+from collections.abc import Iterable, Mapping
+from types import MappingProxyType
+
+import torch
+from torch import Tensor
+
+from flowopt.core.interfaces import Evaluate
+from flowopt.core.state import Leaves, State
+from flowopt.flows.equations.code import Code, time_code
+from flowopt.flows.equations.formulas import evaluate_formulas, evaluate_scalars
+from flowopt.symbolic.language import Equations, theta
+from flowopt.symbolic.tangent import PREFIX
+
+
+def run_code(
+    code: Code,
+    hyperparameters: Mapping[str, Tensor],
+    state: State,
+    step_size: Tensor,
+    evaluate: Evaluate,
+    normals: Iterable,
+    changes: Mapping = MappingProxyType({}),
+) -> tuple[dict[str, Leaves], dict[str, Tensor]]:
+    """New values of variables and of scalars.
+
+    Args:
+        code: What to run.
+        hyperparameters: Name → 0-d or (*batch,) tensor.
+        state: Where.
+        step_size: Of the whole step, (*batch,), float64.
+        evaluate: Called only if the code needs loss or gradient.
+        normals: Standard normals, in the order of the code's.
+        changes: Name → change along a direction, for derivatives.
+    """
+    scalars = {**hyperparameters, **state.scalars, "step_size": step_size, "t": state.time}
+    leaves = dict(state.variables)
+    if code.uses_gradient:
+        evaluation = evaluate(state)
+        leaves["g"] = evaluation.gradient
+        scalars["L"] = evaluation.loss.to(torch.float64)
+    for normal, drawn in zip(code.normals, normals, strict=False):
+        if normal.variable in state.scalars:
+            scalars[normal.name] = drawn[0]
+        else:
+            leaves[normal.name] = drawn
+    for name, change in changes.items():
+        (scalars if name in state.scalars else leaves)[PREFIX + name] = change
+    batch_dimensions = state.time.ndim
+    values, scalar_values = (), ()
+    if code.elementwise:
+        values = evaluate_formulas(code.elementwise, scalars, leaves, batch_dimensions)
+    if code.scalar:
+        scalar_values = evaluate_scalars(code.scalar, scalars, leaves, batch_dimensions)
+    return (
+        dict(zip(code.names, values, strict=True)),
+        dict(zip(code.scalar_names, scalar_values, strict=True)),
+    )
+
+
+def empty_state(
+    name: str,
+    equations: Equations,
+    hyperparameters: Mapping[str, Tensor],
+    position: Leaves,
+    step: Tensor,
+    later: bool,
+) -> State:
+    """Zero for all but θ, at time 0 or at the declared later time."""
+    zero = step.to(torch.float64) * 0.0
+    time = zero
+    if later:
+        values = {**hyperparameters, "t": zero}
+        (time,) = evaluate_scalars(time_code(name, equations), values, {}, zero.ndim)
+    others = [v.name for v in equations.variables if v != theta]
+    variables = {"theta": position}
+    variables |= {name: tuple(torch.zeros_like(leaf) for leaf in position) for name in others}
+    return State(variables, {s.name: zero for s in equations.scalars}, time, step)
