@@ -39,13 +39,15 @@ def _under_way(pair, problem, control, dtype):
     evaluation = oracle.evaluate(position, None)
     flow = pair.flow.fitted(batch, device)
     none = torch.zeros(batch, dtype=torch.int64)
-    state = flow.initial_state(position, none, lambda _: evaluation)
+    control = CONTROLS[control](pair.step_size)
+    later = pair.scheme.regular_start or control.regular_start
+    state = flow.initial_state(position, none, lambda _: evaluation, later)
     stepper = Stepper(
         flow,
         pair.scheme,
         oracle,
         seeded_noise(0, batch, device),
-        CONTROLS[control](pair.step_size),
+        control,
         tried_stop(fo.stop.gradient(1e-3), state, lambda: evaluation),
         last_step=none + 1000,
     )
@@ -95,15 +97,12 @@ def test_one_lane_computes_what_a_vector_does(pair, problem, control, dtype):
     same = run_loop(loop, arguments, replace(machine, functions=frozenset()))
     library = run_loop(loop, arguments, machine)
     assert alone[0] == same[0] == library[0]
-    inputs = inputs_of(stepper, carry)
-    # An estimate of the error is a difference of almost equal numbers: rounding is any part of it.
-    rejects = stepper.control.rejects
-    estimated = {inputs.step_size, *inputs.memory} if rejects else set()
     body = loop.program.needed(carried.ending for carried in loop.carried)
     calls = sum(loop.program.nodes[i].op in FUNCTIONS for i in body)
     for slot, ours in alone[1].items():
         assert_equal(ours, same[1][slot])
-        if ours.is_floating_point() and slot not in estimated:
+        # A control that rejects may take a trial at its threshold by one library, not by another.
+        if ours.is_floating_point() and not stepper.control.rejects:
             _assert_within_units(ours, library[1][slot], calls)
 
 
