@@ -78,7 +78,8 @@ def integrate(
             (state, evaluation) that gives a bool per trajectory.
         record: Name → every so many accepted steps. Names: "position", state variables, "loss",
             "step_size", energies of the flow, "energy" for its first; or name → (every, function of
-            (state, evaluation)); or function → every.
+            (state, evaluation)); or function → every. "position" or a state variable → increasing
+            times, (time,) float64: interpolated there.
         seed: Of noise and minibatches.
         noise: Where random numbers come from instead of `seed`, such as a Brownian path by
             `flowopt.adapters`; steps are then made in eager torch.
@@ -105,7 +106,7 @@ def integrate(
             flow, scheme, problem, start, steps, duration, control, stop, seed, device, noise
         )
         oracle, step = plan.stepper.oracle, plan.state.step
-        recorder = Recorder(record, plan.stepper.flow, oracle, step_size)
+        recorder = Recorder(record, plan.stepper, step_size)
         engine, carry = _stepped(plan, recorder, seed, progress, steps, compile)
     records, times = recorder.result()
     return Solution(
@@ -234,15 +235,16 @@ def _joined(
     return _Plan(stepper, state, first, evaluate)
 
 
-def _reason_against_kernel(compile: bool | str, plan: _Plan) -> str | None:
+def _reason_against_kernel(compile: bool | str, plan: _Plan, recorder: Recorder) -> str | None:
     """Why not to try a kernel; None where one is to be tried."""
     if compile is False:
         return "compile=False"
     stepper, state = plan.stepper, plan.state
-    if not isinstance(stepper.noise, PhiloxNoise):
+    seeded = isinstance(stepper.noise, PhiloxNoise)
+    if misfit := recorder.against_kernel if seeded else OWN_NOISE:
         if compile is True:
-            raise CompatibilityError(f"compile=True: {OWN_NOISE}")
-        return OWN_NOISE
+            raise CompatibilityError(f"compile=True: {misfit}")
+        return misfit
     if compile is True:
         return None
     if stepper.last_step is not None:
@@ -264,7 +266,7 @@ def _stepped(
     compile: bool | str,
 ) -> tuple[str, Carry]:
     """The engine and the last carry."""
-    reason = _reason_against_kernel(compile, plan)
+    reason = _reason_against_kernel(compile, plan, recorder)
     if reason is None:
         report, close = _reporter(progress, steps)
         try:
@@ -314,11 +316,12 @@ def _run(
             if trial % patience == 0 and not bool((carry.status == Status.RUNNING).any()):
                 return carry
             sample, following = following, draw(first + trial + 1, seed, batch)
-            moved = stepper.advance(carry, sample, following)
+            moved, proposal = stepper.attempt(carry, sample, following)
             if not batch and bool(moved.status == Status.DIVERGED):
                 return replace(moved, state=carry.state, evaluation=carry.evaluation)
             carry = moved
-            recorder.take(carry)
+            recorder.take(carry, proposal.interpolant)
+            del proposal  # It may hold all stages of the step.
             if report is not None:
                 report(1)
     except KeyboardInterrupt:

@@ -1,47 +1,56 @@
 """What is written down along a trajectory."""
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 
 import torch
 from torch import Tensor
 
-from flowopt.core.interfaces import FlowLike, Oracle
-from flowopt.errors import ConfigurationError
-from flowopt.stepper import Carry
+from flowopt.core.interfaces import FlowLike, Interpolant
+from flowopt.core.state import select
+from flowopt.errors import CompatibilityError, ConfigurationError
+from flowopt.stepper import END_TOLERANCE, Carry, Stepper
 
 NEVER = torch.nan
+INTERPOLATES = "records at times are interpolated from the stages of a step, which a kernel drops"
 
 
 class Recorder:
-    """Records quantities every so many accepted steps of each trajectory.
+    """Records quantities every so many accepted steps of each trajectory, or at given times.
 
     Args:
-        record: Name → every, name → (every, function), or function → every.
-        flow: Whose energies and variables can be named.
-        oracle: Joins positions.
+        record: Name → every, name → (every, function), function → every, or name → times.
+        stepper: Whose flow's energies and variables can be named.
         step_size: The constant step size, if there is one: it turns rates per step into rates.
 
     Raises:
-        ConfigurationError: A name is unknown or an interval is no positive whole number.
+        CompatibilityError: Times are given and the scheme does not interpolate.
+        ConfigurationError: A name is unknown, an interval is no positive whole number, times do
+            not increase, or what is named is not interpolated.
     """
 
-    def __init__(
-        self, record: Mapping, flow: FlowLike, oracle: Oracle, step_size: float | Tensor | None
-    ):
+    def __init__(self, record: Mapping, stepper: Stepper, step_size: float | Tensor | None):
         """See the class."""
         if record and not isinstance(record, Mapping):
             raise ConfigurationError(
                 f"record maps names to intervals, as in {{'loss': 10}}, got {record!r}"
             )
-        self._flow, self._oracle, self._step_size = flow, oracle, step_size
-        self._series = [self._item(key, value) for key, value in dict(record or {}).items()]
-        names = [name for name, _, _ in self._series]
+        self._flow, self._oracle, self._step_size = stepper.flow, stepper.oracle, step_size
+        self._scheme = stepper.scheme
+        self._series: list[tuple[str, int, Callable]] = []
+        self._at_times: dict[str, AtTimes] = {}
+        for key, value in dict(record or {}).items():
+            if isinstance(value, Tensor):
+                self._at_times[str(key)] = self._interpolated(key, value)
+            else:
+                self._series.append(self._item(key, value))
+        names = [*(name for name, _, _ in self._series), *self._at_times]
         if twice := sorted({name for name in names if names.count(name) > 1}):
             raise ConfigurationError(
                 f"two records are called {twice[0]!r}: give functions names, as in "
                 "{'speed': (10, function)}"
             )
-        self._taken: dict[str, list[tuple[Tensor, Tensor]]] = {name: [] for name in names}
+        self._taken: dict[str, list[tuple[Tensor, Tensor]]] = {n: [] for n, _, _ in self._series}
         self._first: Tensor | None = None
         self._last: Tensor | None = None
 
@@ -50,8 +59,13 @@ class Recorder:
         """Steps between records, one interval per series."""
         return [every for _, every, _ in self._series]
 
-    def take(self, carry: Carry) -> None:
-        """Writes down what is due."""
+    @property
+    def against_kernel(self) -> str | None:
+        """Why steps by a kernel can not be recorded; None where they can."""
+        return INTERPOLATES if self._at_times else None
+
+    def take(self, carry: Carry, interpolant: Interpolant | None = None) -> None:
+        """Writes down what is due; the interpolant is that of the step that led here."""
         step = carry.state.step
         if self._first is None:
             self._first = step
@@ -59,6 +73,8 @@ class Recorder:
         else:
             moved = step != self._last
         self._last = step
+        for series in self._at_times.values():
+            series.take(carry, interpolant)
         for name, every, function in self._series:
             due = moved & ((step - self._first) % every == 0)
             if bool(due.any()):
@@ -70,6 +86,8 @@ class Recorder:
         """Records (time, *batch, …) and their times (time, *batch)."""
         records = {name: _stacked([v for _, v in rows]) for name, rows in self._taken.items()}
         times = {name: _stacked([t for t, _ in rows]) for name, rows in self._taken.items()}
+        for name, series in self._at_times.items():
+            records[name], times[name] = series.result()
         return records, times
 
     def _write(self, rows: list, carry: Carry, slot: Tensor, due: Tensor, value: Tensor) -> None:
@@ -97,7 +115,8 @@ class Recorder:
             every, function = value
         if isinstance(every, bool) or not isinstance(every, int) or every < 1:
             raise ConfigurationError(
-                f"record {key!r}: {every!r} is no interval; give a positive whole number of steps"
+                f"record {key!r}: {every!r} is no interval; give a positive whole number of steps; "
+                "position and variables alone are recorded at times too, a float64 tensor"
             )
         if callable(key):
             name = getattr(key, "__name__", "function")
@@ -105,6 +124,26 @@ class Recorder:
         if function is not None:
             return str(key), every, _observed(str(key), function)
         return str(key), every, self._named(str(key))
+
+    def _interpolated(self, key: object, times: Tensor) -> "AtTimes":
+        names = ["position", *self._flow.variables, *self._flow.scalars]
+        if key not in names:
+            raise ConfigurationError(
+                f"record {key!r} at times: interpolated are {names}; record those and compute from "
+                "them what is needed, or give a number of steps"
+            )
+        if not self._scheme.interpolant_order:
+            raise CompatibilityError(
+                f"record {key!r} at times: {self._scheme!r} gives no states within its steps: use "
+                "RungeKutta('dopri5'), or give a number of steps"
+            )
+        increasing = times.ndim == 1 and bool((times.diff() > 0).all())
+        if times.dtype != torch.float64 or not increasing or not bool(times.isfinite().all()):
+            raise ConfigurationError(
+                f"record {key!r}: times are one-dimensional, finite, increasing and in float64, "
+                f"got {times!r}"
+            )
+        return AtTimes(times, self._named(str(key)))
 
     def _named(self, name: str) -> Callable:
         flow = self._flow
@@ -140,6 +179,61 @@ class Recorder:
             return joined
         batch = len(self._oracle.batch(leaves))
         return torch.cat([leaf.flatten(batch) for leaf in joined.values()], -1)
+
+
+class AtTimes:
+    """Values at given times, interpolated within the step of each trajectory that contains them.
+
+    Args:
+        times: (time,), float64, increasing.
+        function: Of a carry, whose state may lie within a step.
+    """
+
+    def __init__(self, times: Tensor, function: Callable[[Carry], Tensor]):
+        """See the class."""
+        self._times, self._function = times, function
+        self._began: Tensor | None = None
+
+    def take(self, carry: Carry, interpolant: Interpolant | None) -> None:
+        """Writes down what lies in the step that led here, one time per trajectory in turn."""
+        now, began = carry.state.time, self._began
+        if began is None:
+            self._begin(carry)
+            began = now
+        self._began = now
+        # A time that misses a step's end by rounding is not left to a step that may never come.
+        end = now + END_TOLERANCE * (now - began)
+        while True:
+            time = self._times[self._next]
+            due = time <= end
+            if not bool(due.any()):
+                return
+            share = torch.where(due & (time != now), (time - began) / (now - began), 1.0)
+            state = carry.state
+            if interpolant is not None:
+                state = select(share == 1.0, state, interpolant(share))
+            value = self._function(replace(carry, state=state))
+            members = due.reshape(-1).nonzero()[:, 0]
+            places = self._next.reshape(-1)[members], members
+            self._values[places] = value.reshape(self._values.shape[1:])[members]
+            self._moments[places] = time.reshape(-1)[members]
+            self._next = self._next + due
+
+    def result(self) -> tuple[Tensor, Tensor]:
+        """Values (time, *batch, …) and their times (time, *batch)."""
+        shape = (len(self._moments), *self._next.shape)
+        values = self._values.reshape(shape + self._values.shape[2:])
+        return values, self._moments.reshape(shape)
+
+    def _begin(self, carry: Carry) -> None:
+        """Makes room, and finds each trajectory's first time."""
+        now, value = carry.state.time, self._function(carry)
+        times = self._times.to(now.device)
+        self._next = torch.searchsorted(times, now)
+        self._times = torch.cat([times, times.new_tensor([torch.inf])])
+        shape = (len(times), now.numel())
+        self._values = value.new_full(shape + value.shape[now.ndim :], NEVER)
+        self._moments = now.new_full(shape, NEVER)
 
 
 def _stacked(rows: list[Tensor]) -> Tensor:

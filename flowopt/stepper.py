@@ -12,6 +12,7 @@ from flowopt.core.interfaces import (
     Noise,
     Oracle,
     Point,
+    Proposal,
     Sample,
     Scheme,
     StepControl,
@@ -121,6 +122,10 @@ class Stepper:
             following: The minibatch of the next step, with which the end of this one is evaluated
                 unless the scheme did so already.
         """
+        return self.attempt(carry, sample, following)[0]
+
+    def attempt(self, carry: Carry, sample: Sample, following: Sample) -> tuple[Carry, Proposal]:
+        """One trial per trajectory as by `advance`, and what the scheme proposed."""
         before = carry.state
         known = None if carry.evaluation is None else (before.position, carry.evaluation)
         evaluate = Evaluator(self.oracle, sample, known)
@@ -128,12 +133,13 @@ class Stepper:
         proposal = self.scheme.step(self.flow, before, step_size, evaluate, self.noise)
         after = replace(proposal.state, time=time, step=before.step + 1)
         if not self.observed:
-            return replace(
+            moved = replace(
                 carry,
                 state=after,
                 evaluation=evaluate.known(after),
                 gradients=carry.gradients + evaluate.gradients,
             )
+            return moved, proposal
         evaluate.switch(following)
         evaluation = evaluate(after)
         trial = Trial(
@@ -146,7 +152,7 @@ class Stepper:
             step_size,
             carry.memory,
         )
-        return self._settled(carry, trial, (evaluate.gradients, evaluate.products))
+        return self._settled(carry, trial, (evaluate.gradients, evaluate.products)), proposal
 
     def _settled(self, carry: Carry, trial: Trial, made: tuple[int, int]) -> Carry:
         """The carry after a trial, which the control judges."""

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
 Sample = Tensor | None
 Evaluate = Callable[["State"], "Evaluation"]
+Interpolant = Callable[[Tensor], "State"]
 
 
 class Wiener(NamedTuple):
@@ -247,6 +248,11 @@ class Scheme(Protocol):
         """Order of the embedded solution that a step's error estimate compares with; 0 for none."""
         ...
 
+    @property
+    def interpolant_order(self) -> int:
+        """Order of the states within a step that a proposal gives; 0 for none."""
+        ...
+
     def step(
         self, flow: FlowLike, state: State, step_size: Tensor, evaluate: Evaluate, noise: Noise
     ) -> Proposal:
@@ -267,10 +273,12 @@ class Proposal(NamedTuple):
     Attributes:
         state: After the step.
         error: Estimate of the local error, a tangent; None where the scheme has none.
+        interpolant: Share of the step, (*batch,), from 0 to 1 → state there, its time not set.
     """
 
     state: State
     error: State | None = None
+    interpolant: Interpolant | None = None
 
 
 class Trial(NamedTuple):

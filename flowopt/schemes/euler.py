@@ -16,6 +16,7 @@ class Euler:
 
     elementwise = True
     error_order = 0
+    interpolant_order = 0
     regular_start = True
 
     def __repr__(self) -> str:

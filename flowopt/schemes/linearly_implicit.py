@@ -40,6 +40,7 @@ class LinearlyImplicitEuler:
 
     elementwise = False
     error_order = 0
+    interpolant_order = 0
     regular_start = True
 
     def __init__(self, *, iterations: int | None = None):

@@ -2,6 +2,8 @@
 
 import difflib
 from dataclasses import replace
+from fractions import Fraction
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -72,6 +74,11 @@ class RungeKutta:
         """Order of the embedded solution; 0 for none."""
         return self.tableau.embedded_order
 
+    @property
+    def interpolant_order(self) -> int:
+        """Order of the states within a step; 0 for none."""
+        return self.tableau.interpolant_order if self.tableau.interpolant else 0
+
     def step(
         self, flow: FlowLike, state: State, step_size: Tensor, evaluate: Evaluate, noise: Noise
     ) -> Proposal:
@@ -87,14 +94,33 @@ class RungeKutta:
         # A last stage at the end of the step has been summed and evaluated already.
         end = point if tableau.reuses_last_stage else None
         end = end or _along(state, step_size, tableau.weights, slopes)
+        interpolant = partial(self._between, state, step_size, slopes)
+        interpolant = interpolant if tableau.interpolant else None
         if not tableau.embedded:
-            return Proposal(end)
+            return Proposal(end, interpolant=interpolant)
         pairs = zip(tableau.weights, tableau.embedded, strict=True)
         differences = tuple(weight - embedded for weight, embedded in pairs)
         nothing = state.map(torch.zeros_like)
-        return Proposal(end, _along(nothing, step_size, differences, slopes))
+        return Proposal(end, _along(nothing, step_size, differences, slopes), interpolant)
+
+    def _between(
+        self, state: State, step_size: Tensor, slopes: list[State], share: Tensor
+    ) -> State:
+        """The state at a share of the step, by the same stages with other weights."""
+        pairs = zip(self.tableau.interpolant, slopes, strict=True)
+        return state.plus(
+            [(step_size * _polynomial(row, share), slope) for row, slope in pairs if any(row)]
+        )
 
 
 def _along(state: State, step_size: Tensor, weights: tuple, slopes: list[State]) -> State:
     pairs = zip(weights, slopes, strict=False)
     return state.plus([(float(weight) * step_size, slope) for weight, slope in pairs if weight])
+
+
+def _polynomial(coefficients: tuple[Fraction, ...], x: Tensor) -> Tensor:
+    """Σ cₙ xⁿ for n from 1."""
+    value = torch.zeros_like(x)
+    for coefficient in reversed(coefficients):
+        value = (value + float(coefficient)) * x
+    return value

@@ -36,6 +36,7 @@ class Splitting:
 
     elementwise = True
     error_order = 0
+    interpolant_order = 0
     regular_start = False
 
     def __init__(self, word: str, maps: Mapping[str, str] | None = None):

@@ -21,6 +21,7 @@ class EulerMaruyama:
 
     elementwise = True
     error_order = 0
+    interpolant_order = 0
     regular_start = True
 
     def __repr__(self) -> str:
@@ -71,6 +72,7 @@ class LeimkuhlerMatthews:
 
     elementwise = True
     error_order = 0
+    interpolant_order = 0
     regular_start = True
 
     def __repr__(self) -> str:

@@ -30,7 +30,7 @@ class Tableau:
         embedded: Weights of a second solution from the same stages, for error estimates.
         embedded_order: Its claimed order; checked when built.
         interpolant: Per stage the coefficients of x, x², … of its weight at the fraction x of the
-            step; without them cubic Hermite interpolation is used.
+            step; empty for none.
         interpolant_order: Its claimed order; checked when built.
         tolerance: By which conditions may fail: zero for fractions, for decimals their digits.
 
