@@ -19,3 +19,7 @@ class ConfigurationError(FlowoptError, ValueError):
 
 class DataError(FlowoptError, ValueError):
     """Data, a start or a loss has the wrong shape, type, content or place."""
+
+
+class KernelMemoryError(FlowoptError, MemoryError):
+    """A native kernel got no memory to work in; trajectories are as they were before the run."""

@@ -39,6 +39,7 @@ TRIALS_PER_CHUNK = 64
 WORTH_A_KERNEL = 10_000_000
 LEAST_TRAJECTORIES = 1000
 
+NATIVE = "native kernel"
 OWN_NOISE = "a kernel draws from the seed's own noise, not from the one given"
 
 
@@ -83,8 +84,8 @@ def integrate(
         seed: Of noise and minibatches.
         noise: Where random numbers come from instead of `seed`, such as a Brownian path by
             `flowopt.adapters`; steps are then made in eager torch.
-        compile: True for a native kernel, False for eager torch, "auto" for a kernel where steps ×
-            max(trajectories, 1000) reach 10⁷ and the step fits; `solution.engine` says which.
+        compile: True for a native kernel, False for eager torch, "auto" for the engine of a run
+            that goes on, else a kernel where steps × max(trajectories, 1000) reach 10⁷ and it fits.
         progress: True for a progress bar, or a function of the number of new steps.
         device: Where to compute; by default where the start lies.
 
@@ -111,7 +112,7 @@ def integrate(
     records, times = recorder.result()
     return Solution(
         position=oracle.join(carry.state.position),
-        state=carry.state,
+        state=replace(carry.state, native=engine == NATIVE),
         status=carry.status,
         steps=carry.state.step - step,
         records=records,
@@ -245,8 +246,10 @@ def _reason_against_kernel(compile: bool | str, plan: _Plan, recorder: Recorder)
         if compile is True:
             raise CompatibilityError(f"compile=True: {misfit}")
         return misfit
-    if compile is True:
+    if compile is True or state.native:
         return None
+    if state.native is False:
+        return "as the run that this one continues"
     if stepper.last_step is not None:
         steps = stepper.last_step - state.step
     else:
@@ -278,7 +281,7 @@ def _stepped(
                 report=report,
                 seed=seed,
             )
-            return "native kernel", carry
+            return NATIVE, carry
         except kernels.UnfitError as error:
             if compile is True:
                 raise

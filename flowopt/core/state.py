@@ -1,7 +1,7 @@
 """State of a trajectory, or of a batch of them, and the algebra over its leaves."""
 
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor
@@ -67,12 +67,15 @@ class State:
         scalars: Name → one float64 value per trajectory, `(*batch,)`.
         time: (*batch,), float64.
         step: Accepted steps so far, (*batch,), int64; keys the noise.
+        native: Whether a native kernel stepped it here, so that what continues is too; None where
+            `integrate` did not make it. It is no part of the state: equal states may differ in it.
     """
 
     variables: dict[str, Leaves]
     scalars: dict[str, Tensor]
     time: Tensor
     step: Tensor
+    native: bool | None = field(default=None, compare=False, repr=False)
 
     @property
     def position(self) -> Leaves:

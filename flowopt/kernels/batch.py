@@ -9,6 +9,7 @@ from torch import Tensor
 from torch.utils import _pytree as pytree
 
 from flowopt.core.trajectory import Status
+from flowopt.errors import KernelMemoryError
 from flowopt.kernels.inputs import Inputs
 from flowopt.kernels.native.launch import pointers, run_blocks
 from flowopt.kernels.step import Part, TracedStep
@@ -86,11 +87,17 @@ class Batch:
             own = self.results.get(slot)
             fresh = own is not self.arguments[slot]
             results[slot] = torch.empty_like(self.arguments[slot]) if fresh else own
-        captured = (t.detach().contiguous() for t in part.traced.captured)
+        # Kept until the launch is over: of a strided tensor it is a copy.
+        captured = [t.detach().contiguous() for t in part.traced.captured]
         addresses, sizes = pointers(layout, [*self.arguments, *captured], results, shared)
         left = run_blocks(
             code, addresses, sizes, trials=trials, count=self.count, lanes=source.lanes
         )
+        if left < 0:
+            raise KernelMemoryError(
+                f"there is no memory for a kernel: every thread takes {source.scratch} bytes; use "
+                "fewer threads (torch.set_num_threads), or compile=False"
+            )
         self.results = results
         for slot, tensor in results.items():
             self.arguments[slot] = tensor

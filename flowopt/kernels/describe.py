@@ -95,6 +95,7 @@ class _Listing:
     def __init__(self, loop: Loop, names: list[list[str]]):
         self.loop, self.program = loop, loop.program
         self.names: dict[int, str] = {}
+        self.tables = names
         self.serial = 0
         for index, node in enumerate(self.program.nodes):
             if node.op == "input":
@@ -178,18 +179,23 @@ class _Listing:
         if node.op in ("neg", "not"):
             return {"neg": "-", "not": "not "}[node.op] + operands[0]
         if node.op == "gather":
-            return f"gather({', '.join(operands)})"
+            return _input_name(node.data, operands[0], self.tables)
+        if node.op == "length":
+            return f"len({_input_name(node.data, None, self.tables).removesuffix(EVERY)})"
         names = {"convert": TYPES[node.dtype], "wrap": f"int{node.data}", "total": "sum"}
         name = names.get(node.op, node.op)
         return f"{name}({', '.join(operands)})"
 
 
-def _input_name(slot: int, element: int | None, names: list[list[str]]) -> str:
+def _input_name(slot: int, element: int | str | None, names: list[list[str]]) -> str:
     if slot >= len(names):
         # What a loss closes over comes after the inputs of the step.
         return f"data_{slot - len(names)}[{element}]"
     known = names[slot]
-    return known[0].removesuffix("_0") + EVERY if element is None else known[element]
+    if isinstance(element, int):
+        return known[element]
+    every = known[0].removesuffix("_0")
+    return every + (EVERY if element is None else f"[{element}]")
 
 
 def _row_lines(rows: Rows) -> list[str]:

@@ -15,6 +15,7 @@ from flowopt.kernels.drawing import LOOKED_AHEAD, Draws, latest
 from flowopt.kernels.inputs import grown, inputs_of, lanes_of_memory, rebound, some_of
 from flowopt.kernels.program import UnfitError
 from flowopt.kernels.step import Traces, first_drawn, started
+from flowopt.kernels.tracing.guard import still_reads
 
 # A launch is not interrupted, so it is kept short; results do not depend on this.
 SECONDS_PER_LAUNCH = 0.1
@@ -126,6 +127,8 @@ def _begun(stepper: Any, state: Any, draws: Draws, *, renew: bool) -> Batch:
     order = draws.ahead(now, 1)
     inputs = inputs_of(stepper, grown(expected, state, lanes), lanes, order)
     step = _traces.get(stepper, inputs, renew=renew)
+    if step.tables and not still_reads(lambda: started(*few, sample), step.tables):
+        step = _traces.get(stepper, inputs, renew=True)
     if step.start is None:
         inputs = inputs_of(stepper, started(stepper, state, sample), order=order)
     batch = Batch(step, inputs, state.batch)

@@ -30,13 +30,13 @@ class Node(NamedTuple):
     """One value.
 
     Attributes:
-        op: "constant", "input", "gather", one of `WIDE_OPS`, or a name in `FOLDS`, `MACHINE_OPS` or
-            `FUNCTIONS`.
+        op: "constant", "input", "gather", "length", one of `WIDE_OPS`, or a name in `FOLDS`,
+            `MACHINE_OPS` or `FUNCTIONS`.
         dtype: Type of the value.
         args: Indices of the operands.
         data: Value of a constant; (slot, element) of an input, the element None where the value
-            stands for all of them; slot of a gather; bits of a wrap; elements of a total; which
-            result of "rows" a part is.
+            stands for all of them; slot of a gather, whose operand is the place of the element,
+            or of a length; bits of a wrap; elements of a total; which result of "rows" a part is.
         size: Elements that the value stands for, computed one after the other; 1 for one number.
     """
 

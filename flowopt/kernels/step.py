@@ -3,6 +3,7 @@
 from collections import OrderedDict
 from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from typing import Any, NamedTuple
 
 import torch
@@ -15,6 +16,7 @@ from flowopt.kernels.native.build import Code, load
 from flowopt.kernels.native.machine import this_machine
 from flowopt.kernels.native.trajectories import Source, print_trajectories
 from flowopt.kernels.program import UnfitError
+from flowopt.kernels.tracing.guard import GuardedOracle
 from flowopt.kernels.tracing.rows import trace_row
 from flowopt.kernels.tracing.trace import trace
 from flowopt.kernels.tracing.traced import Rows, Traced
@@ -131,7 +133,8 @@ class Part:
         held = [*tensors, *self.traced.captured]
         for slot, (argument, tensor) in enumerate(zip(arguments, held, strict=True)):
             shape = tuple(tensor.shape)
-            table = slot not in unrolled and len(shape) == len(argument.shape) == 1
+            given = slot < len(tensors) and slot not in unrolled
+            table = given and len(shape) == len(argument.shape) == 1
             fixed = argument.lane or table or shape == argument.shape
             if tensor.dtype != argument.dtype or not fixed:
                 return False
@@ -158,9 +161,25 @@ class TracedStep:
     kept: list
     checked: set[frozenset[int]] = field(default_factory=set)
 
+    @cached_property
+    def tables(self) -> list[Tensor]:
+        """Tensors closed over that are looked up at computed places."""
+        traced = self.step.traced
+        given = len(traced.arguments) - len(traced.captured)
+        slots = _looked_up(traced)
+        if traced.rows is not None:
+            inside = traced.rows.traced
+            first = len(inside.arguments) - len(traced.rows.slots)
+            slots |= {traced.rows.slots[slot - first] for slot in _looked_up(inside)}
+        return [traced.captured[slot - given] for slot in sorted(slots) if slot >= given]
+
     def fits(self, tensors: Sequence[Tensor]) -> bool:
         """Whether it is right for these inputs."""
         return all(part.fits(tensors) for part in (self.step, self.start) if part is not None)
+
+
+def _looked_up(traced: Traced) -> set[int]:
+    return {node.data for node in traced.program.nodes if node.op == "gather"}
 
 
 class Traces:
@@ -207,7 +226,8 @@ def _traced(stepper: Any, inputs: Inputs, kept: list) -> TracedStep | UnfitError
     try:
         if inputs.order:
             raise UnfitError("the problem draws minibatches")
-        return _parts(stepper, inputs, samples, kept, None)
+        whole = replace(stepper, oracle=GuardedOracle(stepper.oracle))
+        return _parts(whole, inputs, samples, kept, None)
     except UnfitError as error:
         refusal = UnfitError(f"{error}{also}")
         refusal.kept = kept

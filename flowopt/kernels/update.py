@@ -208,6 +208,8 @@ def build_update(
 def _elementwise(traced: Traced, columns: int, count: int) -> tuple[Elementwise, tuple[int, ...]]:
     """What is computed for one element, and which numbers change."""
     program, arguments, outputs = traced.program, traced.arguments, traced.outputs
+    if any(node.op == "gather" for node in program.nodes):
+        raise UnfitError("the step looks up a tensor at computed places")
     if any(argument.shape not in ((), (1,)) for argument in arguments):
         raise UnfitError("the step reads a tensor of more than one number that it closes over")
     inputs = [

@@ -1,13 +1,14 @@
 """Samples of a flow with noise, and what they are worth."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property, partial
 
 import torch
 from torch import Tensor
 
 from flowopt.core.interfaces import FlowLike, Scheme
+from flowopt.core.state import State
 from flowopt.diagnostics import effective_sample_size, r_hat
 from flowopt.errors import CompatibilityError, ConfigurationError
 from flowopt.integrate import integrate
@@ -116,7 +117,9 @@ def sample(
         device=device,
     )
     if burn_in:
-        start = run(start, steps=burn_in).state
+        # A short burn-in does not decide which engine samples.
+        engine = start.native if isinstance(start, State) else None
+        start = replace(run(start, steps=burn_in).state, native=engine)
     solution = run(start, steps=samples * thinning, record={"position": thinning})
     # The first record is where sampling begins, not a sample.
     return Samples(solution.records["position"][1:], solution)

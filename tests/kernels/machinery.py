@@ -10,6 +10,7 @@ from flowopt.kernels.native.build import load
 from flowopt.kernels.native.launch import pointers, run_blocks
 from flowopt.kernels.native.machine import Machine, this_machine
 from flowopt.kernels.native.trajectories import print_trajectories
+from flowopt.kernels.tracing.guard import inside_tables
 from flowopt.kernels.tracing.trace import trace
 
 ENDED = 3
@@ -65,7 +66,7 @@ def _one_step(
     count = len(columns[0])
 
     def step(status: Tensor, result: Tensor, *values: Tensor) -> list[Tensor]:
-        return [torch.full_like(status, ENDED), function(*values)]
+        return [torch.full_like(status, ENDED), *inside_tables([function(*values)])]
 
     status = torch.zeros(count, dtype=torch.int64)
     inputs = [status, like.new_zeros((count, *like.shape[1:])), *columns]

@@ -1,5 +1,7 @@
 """Shapes, stops, records, sweeps, threads and chunks of kernel runs."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 
@@ -106,6 +108,25 @@ def test_a_continued_run_is_the_run_without_a_break():
     parts = run(run(_start(30), 25).state, 35)
     assert_equal(parts.position, whole.position)
     assert_equal(parts.state.step, whole.state.step)
+
+
+@pytest.mark.parametrize("first", [True, False])
+def test_a_continued_run_keeps_its_engine_unless_told_otherwise(first, tmp_path):
+    flow = fo.flows.gradient_flow()
+
+    def run(start, compile="auto", steps=10):
+        settings = {"step_size": 0.01, "steps": steps, "compile": compile}
+        return fo.integrate(flow, fo.Euler(), PROBLEM, start, **settings)
+
+    before = run(_start(20), compile=first)
+    torch.save(before.state, tmp_path / "state.pt")
+    loaded = torch.load(tmp_path / "state.pt", weights_only=True)
+    # By the rule for a new run, the first would be eager and the second a kernel.
+    steps = 10 if first else 10_000
+    for state in (before.state, run(before.state).state, loaded):
+        assert run(state, steps=steps).engine.startswith("native" if first else "eager")
+        assert run(state, compile=not first).engine.startswith("eager" if first else "native")
+    assert before.state == replace(before.state, native=None)
 
 
 @pytest.mark.parametrize("control", [None, fo.Schedule(lambda step: 0.1 / (1 + 0.01 * step))])

@@ -1,5 +1,6 @@
 """Networks whose loss is a mean or a sum over rows of data: one row traced, all rows in a loop."""
 
+import re
 import sys
 
 import pytest
@@ -246,6 +247,21 @@ def test_minibatches_are_those_of_eager_torch(method, replacement, row_loops, mo
         for run, native in ((ours, True), (theirs, False))
     )
     _assert_same(ours, theirs, 1e-11)
+
+
+@pytest.mark.parametrize("replicas", [3, 400])
+def test_memory_that_the_system_does_not_give_is_an_error(replicas, monkeypatch):
+    step = sys.modules["flowopt.kernels.step"]
+    load, aligned = step.load, re.compile(r"@aligned_alloc\(i64 64, i64 \d+\)")
+    greedy = f"@aligned_alloc(i64 64, i64 {1 << 62})"
+    monkeypatch.setattr(step, "load", lambda text, *rest: load(aligned.sub(greedy, text), *rest))
+    problem = _network()
+    start = _start(problem, replicas)
+    before = {name: weights.clone() for name, weights in start.items()}
+    with pytest.raises(MemoryError, match="every thread takes"):
+        fo.integrate(DESCENT, fo.Euler(), problem, start, step_size=0.1, steps=500, compile=True)
+    for name, weights in before.items():
+        assert_equal(start[name], weights)
 
 
 def test_minibatches_up_to_a_time():

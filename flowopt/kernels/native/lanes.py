@@ -117,7 +117,9 @@ class Lanes:
             return self.load_scalar("in", *node.data)
         values = [self.one(arg) for arg in node.args]
         if node.op == "gather":
-            return self._look_up(node.data, values)
+            return self.load_scalar("in", node.data, values[0])
+        if node.op == "length":
+            return self.length(node.data)
         return self.module.operation(node, kinds, values, 0)
 
     def _of_lane(self, index: int, node, kinds: list[str], j: int) -> str:
@@ -129,32 +131,15 @@ class Lanes:
         let, wide = self.module.let, self.module.type(I64, self.width)
         kind, result = self.vector(index), "poison"
         for lane in range(self.width):
-            places = [let(f"extractelement {wide} {value}, i64 {lane}") for value in values]
-            one = self._look_up(node.data, places)
+            place = let(f"extractelement {wide} {values[0]}, i64 {lane}")
+            one = self.load_scalar("in", node.data, place)
             result = let(f"insertelement {kind} {result}, {TYPES[node.dtype]} {one}, i64 {lane}")
         return result
 
-    def _look_up(self, slot: int, places: list[str]) -> str:
-        """A number of a table; negative places count from the end, no place lies outside."""
-        let = self.module.let
-        shape = self.loop.arguments[slot].shape
-        if len(shape) == 1:
-            address = let(f"getelementptr i64, ptr %sizes, i64 {slot}")
-            sizes = [let(f"load i64, ptr {address}")]
-        else:
-            sizes = [str(size) for size in shape]
-        offset = "0"
-        for place, size in zip(places, sizes, strict=True):
-            below = let(f"icmp slt i64 {place}, 0")
-            shifted = let(f"add i64 {place}, {size}")
-            place = let(f"select i1 {below}, i64 {shifted}, i64 {place}")
-            last = let(f"sub i64 {size}, 1")
-            over = let(f"icmp sgt i64 {place}, {last}")
-            place = let(f"select i1 {over}, i64 {last}, i64 {place}")
-            under = let(f"icmp slt i64 {place}, 0")
-            place = let(f"select i1 {under}, i64 0, i64 {place}")
-            offset = let(f"add i64 {let(f'mul i64 {offset}, {size}')}, {place}")
-        return self.load_scalar("in", slot, offset)
+    def length(self, slot: int) -> str:
+        """Elements of an argument."""
+        address = self.module.let(f"getelementptr i64, ptr %sizes, i64 {slot}")
+        return self.module.let(f"load i64, ptr {address}")
 
     def load_scalar(self, kind: str, slot: int, element: int | str) -> str:
         """A number of an argument that all trajectories share."""

@@ -2,7 +2,8 @@
 
     i64 run(ptr pointers, ptr sizes, i64 first, i64 last, i64 trials, i64 count)
 
-steps the trajectories of blocks first … last − 1 and returns how many of them still run.
+steps the trajectories of blocks first … last − 1 and returns how many of them still run, or a
+negative number where there was no memory for what has many elements.
 `pointers` holds the arguments, then the results of what is carried, then the shared values of
 uniform carried slots, in the order of `Layout`. Arrays per trajectory are struct of arrays: element
 e of trajectory i lies at e·count + i.
@@ -23,6 +24,8 @@ from flowopt.kernels.program import I64
 COPIES = {4: 250, 3: 350, 2: 450}
 # How a call gets memory for what has many elements, and gives it back.
 MEMORY = {"aligned_alloc": "ptr @aligned_alloc(i64, i64)", "free": "void @free(ptr)"}
+# What it returns where it gets none: the sum over all pieces of a launch is negative too.
+NO_MEMORY = -(1 << 40)
 
 
 class Layout(NamedTuple):
@@ -134,6 +137,12 @@ class _Template:
                 self.module.symbols[name] = None
             put(f"%scratch = call ptr @aligned_alloc(i64 {LINE}, i64 {self.elements.bytes})")
             put(f"%other = getelementptr i8, ptr %scratch, i64 {self.elements.buffer}")
+            put("%no.memory = icmp eq ptr %scratch, null")
+            put("br i1 %no.memory, label %failed, label %begin")
+            self.module.label("failed")
+            put(f"ret i64 {NO_MEMORY}")
+            self.module.label("begin")
+        self.entered = self.module.block
         for carried in self._registers(uniform=True):
             value = self.lanes.load_scalar("shared", carried.slot, carried.element)
             put(f"%start{carried.start} = {self.lanes.same(carried.start, value)}")
@@ -148,8 +157,8 @@ class _Template:
         """Start of a block: loads, and what does not change from step to step."""
         put, let = self.module.put, self.module.let
         self.module.label("block")
-        put("%b = phi i64 [ %first, %entry ], [ %b.next, %done ]")
-        put("%running = phi i64 [ 0, %entry ], [ %running.next, %done ]")
+        put(f"%b = phi i64 [ %first, %{self.entered} ], [ %b.next, %done ]")
+        put(f"%running = phi i64 [ 0, %{self.entered} ], [ %running.next, %done ]")
         put(f"%base = mul i64 %b, {self.width * self.copies}")
         bools, wide = self.lanes.bools, self.module.type(I64, self.width)
         count = self.module.splat("%count", I64)
@@ -328,7 +337,7 @@ class _Template:
         put("%again = icmp slt i64 %b.next, %last")
         put("br i1 %again, label %block, label %exit")
         self.module.label("exit")
-        result = let("phi i64 [ 0, %entry ], [ %running.next, %done ]")
+        result = let(f"phi i64 [ 0, %{self.entered} ], [ %running.next, %done ]")
         if self.elements.bytes:
             put("call void @free(ptr %scratch)")
         put(f"ret i64 {result}")

@@ -7,12 +7,32 @@ so is numpy's: writing in place reaches every alias, as in torch. Arguments are 
 import itertools
 from collections.abc import Callable, Sequence
 from functools import reduce
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 
 from flowopt.kernels.program import I64, Program, UnfitError
-from flowopt.kernels.scalar import Scalar, maximum, minimum, scalar_dtype
+from flowopt.kernels.scalar import BITS, Scalar, maximum, minimum, scalar_dtype
+
+# Elements among which one is chosen by comparison with each place; of more, a copy is a table.
+MOST_CHOICES = 64
+
+
+class Held(NamedTuple):
+    """Elements of an argument, not read yet.
+
+    Attributes:
+        slot: Of the argument.
+        places: Which element stands where.
+        dtype: Of the argument.
+        shared: Whether all trajectories have the same.
+    """
+
+    slot: int
+    places: np.ndarray
+    dtype: torch.dtype
+    shared: bool
 
 
 class Array:
@@ -21,6 +41,7 @@ class Array:
     Attributes:
         dtype: Of the tensor.
         slot: Of the argument that this array is, untouched; else None.
+        held: Where its elements lie in an argument, if it is a part of one.
     """
 
     def __init__(self, program: Program, ids: np.ndarray | None, dtype: torch.dtype, **argument):
@@ -28,15 +49,27 @@ class Array:
         self.dtype = dtype
         self.slot: int | None = argument.get("slot")
         self.shape: tuple[int, ...] = tuple(argument.get("shape", () if ids is None else ids.shape))
+        self.held: Held | None = argument.get("held")
         self._ids = ids
+
+    @classmethod
+    def argument(
+        cls, program: Program, slot: int, dtype: torch.dtype, shape: Sequence[int], shared: bool
+    ) -> "Array":
+        """An argument, untouched."""
+        places = np.arange(int(np.prod(shape))).reshape(tuple(shape))
+        return cls(
+            program, None, dtype, slot=slot, shape=shape, held=Held(slot, places, dtype, shared)
+        )
 
     @property
     def ids(self) -> np.ndarray:
         """Indices of the values; those of an argument are made when first asked for."""
         if self._ids is None:
-            kind = scalar_dtype(self.dtype)
-            count = int(np.prod(self.shape))
-            ids = [self.program.input(kind, self.slot, element) for element in range(count)]
+            slot, places, dtype, _ = self.held
+            made, kind = self.program.input, scalar_dtype(dtype)
+            values = [made(kind, slot, element) for element in places.ravel().tolist()]
+            ids = [self.program.convert(value, scalar_dtype(self.dtype)) for value in values]
             self._ids = np.array(ids, dtype=np.int64).reshape(self.shape)
             self._ids.flags.writeable = False
         return self._ids
@@ -60,6 +93,32 @@ class Array:
         result = self.fresh([value.to(kind) for value in self.scalars()], self.shape)
         result.dtype = dtype
         return result
+
+
+def viewed(view: Callable, source: Array, *arguments: object) -> Any:
+    """What a view gives: of a part of an argument, another part of it, still not read."""
+    if source.held is None:
+        return view(source, *arguments)
+    places = Array(source.program, source.held.places, source.dtype)
+
+    def part(array: Array) -> Array:
+        return source if array is places else _part(source, array.ids, source.dtype)
+
+    result = view(places, *arguments)
+    return tuple(map(part, result)) if isinstance(result, tuple) else part(result)
+
+
+def copied(source: Array, dtype: torch.dtype) -> Array | None:
+    """A copy of a table, read where it is needed, which can not be written to; else None."""
+    held = source.held
+    if held is None or not held.shared or held.places.size <= MOST_CHOICES or dtype in BITS:
+        return None
+    return _part(source, held.places, dtype)
+
+
+def _part(source: Array, places: np.ndarray, dtype: torch.dtype) -> Array:
+    held = source.held._replace(places=places)
+    return Array(source.program, None, dtype, shape=places.shape, held=held)
 
 
 def _axis(array: Array, dim: int) -> int:

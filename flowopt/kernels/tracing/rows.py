@@ -9,6 +9,7 @@ from torch import Tensor
 from flowopt.core.evaluation import Evaluation
 from flowopt.core.state import Leaves
 from flowopt.kernels.program import UnfitError
+from flowopt.kernels.tracing.guard import guarded
 from flowopt.kernels.tracing.trace import trace
 from flowopt.kernels.tracing.traced import Rows
 
@@ -59,7 +60,7 @@ def trace_row(oracle: Any, position: Leaves) -> tuple[Rows, RowOracle]:
     count = len(position)
 
     def of_row(*tensors: Tensor) -> list[Tensor]:
-        evaluation = oracle.evaluate_rows(tensors[:count], tensors[count:])
+        evaluation = guarded(oracle.evaluate_rows(tensors[:count], tensors[count:]))
         return [evaluation.loss, *evaluation.gradient]
 
     dtype, mean = _joined(oracle, position)

@@ -12,18 +12,22 @@ from torch._subclasses.fake_tensor import DataDependentOutputException, DynamicO
 from torch.fx.experimental.proxy_tensor import make_fx
 from torch.fx.experimental.symbolic_shapes import GuardOnDataDependentSymNode
 
-from flowopt.kernels.program import BOOL, FOLDS, I64, MOST_OPERATIONS, Program, UnfitError
+from flowopt.kernels.program import I64, MOST_OPERATIONS, Program, UnfitError
 from flowopt.kernels.scalar import BITS, Scalar, scalar_dtype
-from flowopt.kernels.tracing import indexing, wide
+from flowopt.kernels.tracing import wide
 from flowopt.kernels.tracing.arrays import (
     COPIES,
     MATRIX_PRODUCTS,
     REDUCTIONS,
     VIEWS,
     Array,
+    copied,
     counted,
     filled,
+    viewed,
 )
+from flowopt.kernels.tracing.guard import poisoned
+from flowopt.kernels.tracing.indexing import Indexing
 from flowopt.kernels.tracing.noise import random_array, random_at
 from flowopt.kernels.tracing.operations import DECOMPOSED, ELEMENTWISE, Row
 from flowopt.kernels.tracing.traced import Argument, Rows, Traced
@@ -94,7 +98,7 @@ class _Lowering:
         self.inputs = len(arguments)
         self.captured: dict[int, Tensor] = {}
         self.slots: dict[int, Array] = {}
-        self.baked: dict[int, Tensor] = {}
+        self.indexing = Indexing(self.program, self.arguments, self.captured, self.inputs)
         self.values: dict[torch.fx.Node, Any] = {}
 
     def run(self) -> Traced:
@@ -102,10 +106,7 @@ class _Lowering:
         for node in self.module.graph.nodes:
             if node.op == "placeholder":
                 argument = self.arguments[place]
-                kind = wide.WideArray if argument.wide else Array
-                self.values[node] = kind(
-                    self.program, None, argument.dtype, slot=place, shape=argument.shape
-                )
+                self.values[node] = self._argument(place, argument)
                 place += 1
             elif node.op == "get_attr":
                 self.values[node] = self._capture(getattr(self.module, node.target))
@@ -118,6 +119,10 @@ class _Lowering:
             None if array.slot == place else self._values(place, array)
             for place, array in enumerate(results)
         )
+        if self.program.value(self.indexing.all_inside()) is not True:
+            raise UnfitError(
+                "a stop condition, or what else is no loss, looks up a table at computed places"
+            )
         used = self.program.needed([i for output in outputs for i in output or ()])
         operations = sum(self.program.nodes[i].op not in ("constant", "input") for i in used)
         if operations > MOST_OPERATIONS:
@@ -130,7 +135,7 @@ class _Lowering:
             tuple(self.arguments),
             outputs,
             tuple(self.captured.values()),
-            self.baked,
+            self.indexing.baked,
             self.rows,
         )
 
@@ -139,6 +144,12 @@ class _Lowering:
         if place < self.inputs and self.arguments[place].wide:
             return (wide.single(array),)
         return tuple(int(i) for i in array.ids.ravel())
+
+    def _argument(self, slot: int, argument: Argument) -> Array:
+        dtype, shape = argument.dtype, argument.shape
+        if argument.wide:
+            return wide.WideArray(self.program, None, dtype, slot=slot, shape=shape)
+        return Array.argument(self.program, slot, dtype, shape, shared=not argument.lane)
 
     def _capture(self, tensor: Tensor) -> Array:
         key = id(tensor)
@@ -152,7 +163,7 @@ class _Lowering:
             shape = tuple(tensor.shape)
             self.arguments.append(Argument(False, tensor.dtype, shape))
             self.captured[key] = tensor
-            self.slots[key] = Array(self.program, None, tensor.dtype, slot=slot, shape=shape)
+            self.slots[key] = self._argument(slot, self.arguments[slot])
         return self.slots[key]
 
     def _called(self, node: torch.fx.Node) -> Any:
@@ -222,7 +233,11 @@ class _Lowering:
         if name in ELEMENTWISE:
             return self._elementwise(name, ELEMENTWISE[name], nodes, values, out)
         if name in VIEWS:
-            return _aliased(name, VIEWS[name](*values), values[0])
+            return _aliased(name, viewed(VIEWS[name], *values), values[0])
+        if name in ("clone.default", "_to_copy.default"):
+            table = copied(values[0], out.dtype)
+            if table is not None:
+                return table
         if name in COPIES:
             return COPIES[name](*values)
         if name in REDUCTIONS:
@@ -232,8 +247,10 @@ class _Lowering:
             return MATRIX_PRODUCTS[name](*values)
         if name == "_to_copy.default":
             return self._wrapped("mul", values[0].converted(out.dtype))
-        if name in ("index.Tensor", "gather.default", "index_put.default", "scatter_add.default"):
-            return self._indexed(name, values)
+        if name in self.indexing.rows:
+            return self.indexing.rows[name](*values)
+        if name == "flowopt::inside_tables.default":
+            return tuple(poisoned(values[0], self.indexing.all_inside()))
         if name.removeprefix("flowopt::") in ("normal.default", "uniform.default"):
             return random_array(name.removeprefix("flowopt::").removesuffix(".default"), *values)
         if name in ("flowopt::normal_at.default", "flowopt::uniform_at.default"):
@@ -292,7 +309,7 @@ class _Lowering:
         slots = tuple(self._capture(tensor).slot for tensor in (*tables, *traced.captured))
         self.rows = replace(self.rows, slots=slots)
         places = dict(enumerate(slots[len(tables) :]))
-        self.baked |= {places[i] - self.inputs: kept for i, kept in traced.baked.items()}
+        self.indexing.baked |= {places[i] - self.inputs: kept for i, kept in traced.baked.items()}
         emit = self.program.emit
         arguments = [wide.single(leaf) for leaf in leaves]
         if number is not None:
@@ -317,50 +334,6 @@ class _Lowering:
         flat = [emit("wrap", "i64", int(index), data=bits) for index in array.ids.ravel()]
         return array.view(np.array(flat, dtype=np.int64).reshape(array.shape))
 
-    def _indexed(self, name: str, values: list) -> Array:
-        source = values[0]
-        if name == "scatter_add.default":
-            return indexing.add_chosen(source, *values[1:])
-        if name == "gather.default" and not self._fixed(values[2]):
-            return indexing.choose(source, values[1], values[2])
-        if name == "gather.default":
-            return indexing.gather(source, values[1], values[2], self._known)
-        if name == "index_put.default":
-            return indexing.put(source, values[1], values[2], bool(values[3]), self._known)
-        table = source.slot is not None and not self.arguments[source.slot].lane
-        if table and None not in values[1] and not all(map(self._fixed, values[1])):
-            return indexing.look_up(source, values[1])
-        return indexing.take(source, values[1], self._known)
-
-    def _fixed(self, index: Array) -> bool:
-        """Whether an index is known when traced: computed from whole numbers closed over."""
-        nodes = (self.program.nodes[i] for i in self.program.needed(index.ids.ravel().tolist()))
-        return all(
-            node.data[0] >= self.inputs and node.dtype in (I64, BOOL)
-            if node.op == "input"
-            else node.op in ("constant", "convert", *FOLDS)
-            for node in nodes
-        )
-
-    def _known(self, index: Array) -> np.ndarray:
-        """The numbers of an index; what they are computed from must not change from now on."""
-        if not self._fixed(index):
-            raise UnfitError("it takes elements at places that depend on the state")
-        program, captured = self.program, list(self.captured.values())
-        roots = index.ids.ravel().tolist()
-        numbers = {}
-        for i in program.needed(roots):
-            node = program.nodes[i]
-            if node.op == "input":
-                place, element = node.data[0] - self.inputs, node.data[1]
-                tensor = captured[place].detach()
-                self.baked[place] = tensor.clone()
-                number = tensor.flatten()[element].item()
-                numbers[i] = program.constant(number, node.dtype)
-        kind = bool if index.dtype == torch.bool else np.int64
-        found = [program.value(i) for i in program.rewrite(roots, numbers)]
-        return np.array(found, dtype=kind).reshape(index.shape)
-
 
 def _bound(node: torch.fx.Node) -> list:
     """Arguments of a node in the order of its schema; those that only say where are left out."""
@@ -380,7 +353,8 @@ def _bound(node: torch.fx.Node) -> list:
 def _aliased(name: str, result: Any, source: Array) -> Any:
     """Checks that a view is one in numpy too, so that writing reaches every alias."""
     for array in result if isinstance(result, tuple) else (result,):
-        if array.ids.size and not np.may_share_memory(array.ids, source.ids):
+        ours, theirs = (a.ids if a.held is None else a.held.places for a in (array, source))
+        if ours.size and not np.may_share_memory(ours, theirs):
             raise UnfitError(f"operation {name} on this layout has no scalar form")
     return result
 

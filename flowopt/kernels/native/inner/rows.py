@@ -170,3 +170,7 @@ class _RowLanes(Lanes):
         at = element * self.copies + j
         address = self.module.let(f"getelementptr {kind}, ptr %in{slot}, i64 {at}")
         return self.module.let(f"load {kind}, ptr {address}")
+
+    def length(self, slot: int) -> str:
+        # Of one row: the sizes are those of the arguments of the step.
+        return self.module.let(f"add i64 0, {self.loop.arguments[slot].shape[0]}")
