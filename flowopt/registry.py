@@ -39,6 +39,24 @@ FLOWS: Mapping[str, FlowEntry] = {
     "rmsprop": FlowEntry(lambda: flows.rmsprop(square_rate=10.0), ("VA",), 1e-3),
     "adagrad": FlowEntry(lambda: flows.adagrad(accumulation=100.0), ("VA",), 1e-2),
     "adam": FlowEntry(flows.adam, ("TMVA",), 1e-3),
+    "amsgrad": FlowEntry(flows.amsgrad, ("TMVXA",), 1e-3),
+    "adamax": FlowEntry(flows.adamax, ("TMVXA",), 1e-3),
+    "radam": FlowEntry(flows.radam, ("TMVA",), 1e-3),
+    "yogi": FlowEntry(flows.yogi, ("MVA",), 1e-3),
+    "adabelief": FlowEntry(flows.adabelief, ("TMVA",), 1e-3),
+    "sign_gradient": FlowEntry(flows.sign_gradient, ("A",), 1e-3),
+    "normalised_gradient": FlowEntry(flows.normalised_gradient, ("A",), 0.1),
+    "p_gradient": FlowEntry(flows.p_gradient, ("A",), 0.3),
+    "clipped_gradient": FlowEntry(flows.clipped_gradient, ("A",), 0.5),
+    "lion": FlowEntry(lambda: flows.lion(rate=10.0), ("MA",), 1e-3),
+    "inna": FlowEntry(flows.inna, ("A",), 0.1),
+    "nose_hoover": FlowEntry(lambda: flows.nose_hoover(temperature=1e-4), ("BACECAB",), 0.3),
+    "overdamped_langevin": FlowEntry(
+        lambda: flows.overdamped_langevin(temperature=1e-4), ("A",), 0.1
+    ),
+    "adaptive_langevin": FlowEntry(
+        lambda: flows.adaptive_langevin(temperature=1e-4), ("ACDEDCAB", "BACDEDCAB"), 0.3
+    ),
     "langevin": FlowEntry(
         lambda: flows.langevin(friction=1.0, temperature=1e-4),
         ("BAOA", "BAOAB", "ABOBA", "OBABO", "OBA", "(AO)B(AO)"),
@@ -68,6 +86,25 @@ METHODS: Mapping[str, Callable[[], Method]] = {
     "adamw": lambda: classic.adamw(lr=1e-2),
     "rmsprop": lambda: classic.rmsprop(lr=3e-3),
     "adagrad": lambda: classic.adagrad(lr=0.1),
+    "amsgrad": lambda: classic.amsgrad(lr=1e-2),
+    "adamax": lambda: classic.adamax(lr=1e-2),
+    "nadam": lambda: classic.nadam(lr=1e-2),
+    "radam": lambda: classic.radam(lr=1e-2),
+    "adadelta": classic.adadelta,
+    "yogi": lambda: classic.yogi(lr=1e-2),
+    "adabelief": lambda: classic.adabelief(lr=1e-2),
+    "lion": lambda: classic.lion(lr=1e-3),
+    "sign_sgd": lambda: classic.sign_sgd(lr=1e-3),
+    "signum": lambda: classic.signum(lr=1e-3),
+    "normalised_gd": lambda: classic.normalised_gd(lr=0.1),
+    "clipped_gd": lambda: classic.clipped_gd(lr=0.5),
+    "heavy_ball": lambda: classic.heavy_ball(lr=0.1),
+    "accelerated_gradient": lambda: classic.accelerated_gradient(lr=0.1),
+    "inna": lambda: classic.inna(lr=0.1),
+    "sgld": lambda: classic.sgld(lr=0.1, temperature=1e-4),
+    "sghmc": lambda: classic.sghmc(lr=0.1, temperature=1e-4),
+    "sgnht": lambda: classic.sgnht(lr=0.1, temperature=1e-4),
+    "psgld": lambda: classic.psgld(lr=1e-3, temperature=1e-4),
 }
 
 PROBLEMS: Mapping[str, Callable[[], Landscape]] = {

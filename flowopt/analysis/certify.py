@@ -12,7 +12,7 @@ from flowopt.analysis.proofs.proof import NoProofError, Proof, prove_not_positiv
 from flowopt.errors import CompatibilityError, DefinitionError
 from flowopt.flows import EquationFlow
 from flowopt.symbolic.energy import energy_of, energy_rate
-from flowopt.symbolic.functions import total
+from flowopt.symbolic.functions import curvature, laplacian, total
 from flowopt.symbolic.language import symbol
 
 Verdict = Literal["proved", "counterexample", "undecided"]
@@ -93,6 +93,9 @@ def certify(flow: EquationFlow, energy: str) -> Certificate:
         rate = energy_rate(flow.equations, energy)
     except DefinitionError as error:
         return Certificate(flow.name, energy, "undecided", None, steps=(str(error),))
+    if rate.density.has(curvature) or rate.scalar.has(laplacian):
+        why = "the rate needs second derivatives of the loss, which may have any sign"
+        return Certificate(flow.name, energy, "undecided", rate=rate.expression, steps=(why,))
     facts = facts_of(flow)
     density, scalar = (_exact(part).xreplace(facts.zero) for part in (rate.density, rate.scalar))
     found = {"assumptions": facts.statements, "rate": rate.expression}

@@ -7,24 +7,19 @@ from torch import Tensor
 from flowopt.arguments import real_tensor
 from flowopt.errors import ConfigurationError
 
-WORDS = {
-    "lr": "learning rate",
-    "momentum": "momentum value",
-    "weight_decay": "weight_decay value",
-    "eps": "epsilon value",
-    "alpha": "alpha value",
-    "lr_decay": "lr_decay value",
-    "initial_accumulator_value": "initial_accumulator_value value",
-    "friction": "friction value",
-    "temperature": "temperature value",
-}
+# Where torch does not call it by its argument's name.
+WORDS = {"lr": "learning rate", "eps": "epsilon value"}
+
+
+def _words(name: str) -> str:
+    return WORDS.get(name, f"{name} value")
 
 
 def check_not_negative(**values: float | Tensor) -> None:
     """Raises `ConfigurationError` for what is negative or not a number."""
     for name, value in values.items():
         if not bool((real_tensor(name, value) >= 0).all()):
-            raise ConfigurationError(f"Invalid {WORDS[name]}: {value}")
+            raise ConfigurationError(f"Invalid {_words(name)}: {value}")
 
 
 def check_betas(betas: Sequence[float]) -> None:
@@ -41,4 +36,4 @@ def check_below_one(**values: float | Tensor) -> None:
     """Raises `ConfigurationError` for decay factors of 1 and more, which never forget."""
     for name, value in values.items():
         if not bool((real_tensor(name, value) < 1).all()):
-            raise ConfigurationError(f"Invalid {WORDS[name]}: {value}; expected a number below 1")
+            raise ConfigurationError(f"Invalid {_words(name)}: {value}; expected a number below 1")

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from flowopt.flows import EquationFlow
+from flowopt.flows.decay import with_l2
 from flowopt.schemes import Splitting
 from flowopt.symbolic.language import Equations, symbol
 from flowopt.symbolic.printer import compile_formulas
@@ -98,3 +99,18 @@ def formulas(**table: sympy.Expr | float) -> dict[str, sympy.Expr]:
 def same(*names: str) -> dict[str, sympy.Expr]:
     """Hyperparameters that the flow and the classic rule share."""
     return {name: symbol(name) for name in names}
+
+
+def decayed(equations: Equations, decay: bool) -> tuple[Equations, dict[str, sympy.Expr]]:
+    """Equations with an L2 penalty if asked for; hyperparameters that this adds."""
+    return (with_l2(equations), same("weight_decay")) if decay else (equations, {})
+
+
+def nonzero(value: float | Tensor) -> bool:
+    """Whether a hyperparameter, or one in a batch of them, is not zero."""
+    return bool((torch.as_tensor(value) != 0).any())
+
+
+def held(word: str, *, euler: bool) -> Splitting:
+    """A word whose move of θ, the letter A, holds its drift where θ enters it."""
+    return Splitting(word, maps={"A": "euler"} if euler else None)

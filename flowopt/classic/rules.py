@@ -7,15 +7,14 @@ torch's meaning.
 from collections.abc import Sequence
 from functools import cache
 
-import torch
 from sympy import log
 from torch import Tensor
 
 from flowopt.classic.checks import check_below_one, check_betas, check_not_negative
-from flowopt.classic.method import Method, Rule, formulas, same
+from flowopt.classic.method import Method, Rule, decayed, formulas, held, nonzero, same
 from flowopt.errors import ConfigurationError
 from flowopt.flows import adaptive, gradient, momentum
-from flowopt.flows.decay import with_decoupled_decay, with_l2
+from flowopt.flows.decay import with_decoupled_decay
 from flowopt.schemes import Splitting
 from flowopt.symbolic.language import Equations, Term, g, symbol, theta
 
@@ -34,26 +33,11 @@ DAMPENED_MOMENTUM = Equations(
 )
 
 
-def _decayed(equations: Equations, decay: bool) -> tuple[Equations, dict]:
-    """With an L2 penalty if asked for; hyperparameters that this adds."""
-    return (with_l2(equations), same("weight_decay")) if decay else (equations, {})
-
-
-def _any(value: float | Tensor) -> bool:
-    """Whether a hyperparameter, or one in a batch of them, is not zero."""
-    return bool((torch.as_tensor(value) != 0).any())
-
-
-def _scheme(word: str, *, euler: bool) -> Splitting:
-    """A word whose move of θ holds the drift if θ enters it."""
-    return Splitting(word, maps={"A": "euler"} if euler else None)
-
-
 @cache
 def _sgd_rule(has_momentum: bool, dampened: bool, nesterov: bool, decay: bool) -> Rule:
     if not has_momentum:
-        equations, extra = _decayed(gradient.GRADIENT_FLOW, decay)
-        return Rule("sgd", equations, _scheme("A", euler=decay), lr, extra, frozenset())
+        equations, extra = decayed(gradient.GRADIENT_FLOW, decay)
+        return Rule("sgd", equations, held("A", euler=decay), lr, extra, frozenset())
     # With the gain, lr and μ may both change from step to step as in torch.
     table = formulas(rate=-log(mu), gain=1 / (1 - mu))
     base = momentum.MOMENTUM_EMA
@@ -61,8 +45,8 @@ def _sgd_rule(has_momentum: bool, dampened: bool, nesterov: bool, decay: bool) -
         base, table = momentum.NESTEROV_EMA, {**table, "memory": mu}
     elif dampened:
         base, table = DAMPENED_MOMENTUM, {**table, "memory": mu, "dampening": dampening}
-    equations, extra = _decayed(base, decay)
-    scheme = _scheme("MA", euler=nesterov and decay)
+    equations, extra = decayed(base, decay)
+    scheme = held("MA", euler=nesterov and decay)
     return Rule("sgd", equations, scheme, lr, {**table, **extra}, frozenset({"rate"}))
 
 
@@ -88,9 +72,9 @@ def sgd(
     """
     check_not_negative(lr=lr, momentum=momentum, weight_decay=weight_decay)
     check_below_one(momentum=momentum)
-    if nesterov and (not _any(momentum) or _any(dampening)):
+    if nesterov and (not nonzero(momentum) or nonzero(dampening)):
         raise ConfigurationError("Nesterov momentum requires a momentum and zero dampening")
-    rule = _sgd_rule(_any(momentum), _any(dampening), nesterov, _any(weight_decay))
+    rule = _sgd_rule(nonzero(momentum), nonzero(dampening), nesterov, nonzero(weight_decay))
     return Method(
         rule,
         {"lr": lr, "momentum": momentum, "dampening": dampening, "weight_decay": weight_decay},
@@ -111,8 +95,8 @@ def _rmsprop_rule(has_momentum: bool, centered: bool, decay: bool) -> Rule:
         word = word.replace("A", "MA")
         table |= formulas(rate=-log(mu), gain=1 / (1 - mu))
         per_step = {"square_rate", "rate"}
-    equations, extra = _decayed(base, decay)
-    scheme = _scheme(word, euler=decay and not has_momentum)
+    equations, extra = decayed(base, decay)
+    scheme = held(word, euler=decay and not has_momentum)
     return Rule("rmsprop", equations, scheme, lr, {**table, **extra}, frozenset(per_step))
 
 
@@ -140,7 +124,7 @@ def rmsprop(
     """
     check_not_negative(lr=lr, eps=eps, momentum=momentum, weight_decay=weight_decay, alpha=alpha)
     check_below_one(alpha=alpha, momentum=momentum)
-    rule = _rmsprop_rule(_any(momentum), centered, _any(weight_decay))
+    rule = _rmsprop_rule(nonzero(momentum), centered, nonzero(weight_decay))
     settings = {"lr": lr, "alpha": alpha, "eps": eps, "momentum": momentum}
     return Method(rule, {**settings, "weight_decay": weight_decay})
 
@@ -155,8 +139,8 @@ def _adagrad_rule(ages: bool, starts: bool, decay: bool) -> Rule:
         initial = symbol("initial_accumulator_value")
         base = base.replace(start={**base.start, v: initial}, later_start=None)
         table |= {initial.name: initial}
-    equations, extra = _decayed(base, decay)
-    scheme = _scheme("VAT" if ages else "VA", euler=decay)
+    equations, extra = decayed(base, decay)
+    scheme = held("VAT" if ages else "VA", euler=decay)
     return Rule("adagrad", equations, scheme, lr, {**table, **extra}, frozenset({"accumulation"}))
 
 
@@ -187,7 +171,9 @@ def adagrad(
         initial_accumulator_value=initial_accumulator_value,
         eps=eps,
     )
-    rule = _adagrad_rule(_any(lr_decay), _any(initial_accumulator_value), _any(weight_decay))
+    rule = _adagrad_rule(
+        nonzero(lr_decay), nonzero(initial_accumulator_value), nonzero(weight_decay)
+    )
     return Method(
         rule,
         {
@@ -208,7 +194,7 @@ def _adam_rule(decay: bool, decoupled: bool) -> Rule:
         equations, extra = with_decoupled_decay(equations), same("weight_decay")
         word, maps = "TMVWA", {"W": "euler"}
     elif decay:
-        equations, extra = _decayed(equations, decay)
+        equations, extra = decayed(equations, decay)
     return Rule(
         "adamw" if decoupled else "adam",
         equations,
@@ -229,7 +215,7 @@ def _adam(
     check_not_negative(lr=lr, eps=eps, weight_decay=weight_decay)
     check_betas(betas)
     settings = {"lr": lr, "beta1": betas[0], "beta2": betas[1], "eps": eps}
-    rule = _adam_rule(_any(weight_decay), decoupled)
+    rule = _adam_rule(nonzero(weight_decay), decoupled)
     return Method(rule, {**settings, "weight_decay": weight_decay})
 
 

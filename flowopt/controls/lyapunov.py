@@ -96,7 +96,11 @@ class LyapunovControl:
                 f"flow {flow.name!r} declares no energy, which {self!r} needs: give it one, as in "
                 "'energy loss: L'"
             )
-        flow.energy(self._name(flow))
+        if flow.energy(self._name(flow)).conserved:
+            raise CompatibilityError(
+                f"energy {self._name(flow)!r} of flow {flow.name!r} is conserved, and {self!r} "
+                "waits for it to fall: use Constant, Schedule or ErrorControl"
+            )
 
     def start(self, point: Point, flow: FlowLike) -> tuple[Tensor, tuple[Tensor, ...]]:
         """First step size for every trajectory; remembers the energy."""

@@ -391,6 +391,11 @@ class Oracle(Protocol):
 class Energy(Protocol):
     """A candidate Lyapunov function."""
 
+    @property
+    def conserved(self) -> bool:
+        """Whether its rate is zero everywhere."""
+        ...
+
     def value(self, state: State, evaluation: Evaluation) -> Tensor:
         """(*batch,), float64."""
         ...

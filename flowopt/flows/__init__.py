@@ -1,9 +1,17 @@
 """Flows of the literature, one file per family, one function per flow."""
 
 from flowopt.flows.adaptive import adagrad, adam, rmsprop
+from flowopt.flows.direction import (
+    clipped_gradient,
+    lion,
+    normalised_gradient,
+    p_gradient,
+    sign_gradient,
+)
 from flowopt.flows.equations.equation_flow import EquationFlow
 from flowopt.flows.gradient import gradient_flow
-from flowopt.flows.langevin import langevin
+from flowopt.flows.langevin import langevin, overdamped_langevin
+from flowopt.flows.moments import adabelief, adamax, amsgrad, radam, yogi
 from flowopt.flows.momentum import (
     accelerated_gradient,
     heavy_ball,
@@ -11,17 +19,33 @@ from flowopt.flows.momentum import (
     nesterov,
     nesterov_ema,
 )
+from flowopt.flows.newton import inna
+from flowopt.flows.thermostat import adaptive_langevin, nose_hoover
 
 __all__ = [
     "EquationFlow",
     "accelerated_gradient",
+    "adabelief",
     "adagrad",
     "adam",
+    "adamax",
+    "adaptive_langevin",
+    "amsgrad",
+    "clipped_gradient",
     "gradient_flow",
     "heavy_ball",
+    "inna",
     "langevin",
+    "lion",
     "momentum_ema",
     "nesterov",
     "nesterov_ema",
+    "normalised_gradient",
+    "nose_hoover",
+    "overdamped_langevin",
+    "p_gradient",
+    "radam",
     "rmsprop",
+    "sign_gradient",
+    "yogi",
 ]

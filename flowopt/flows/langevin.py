@@ -17,6 +17,12 @@ LANGEVIN = Equations(
     "Appl. Math. Res. Express 2013(1), 34",
 )
 
+OVERDAMPED_LANGEVIN = Equations(
+    Term("A", drift={theta: -g}, diffusion={theta: sqrt(2 * temperature)}),
+    energies={"loss": LOSS},
+    reference="Roberts & Tweedie 1996, Bernoulli 2(4), 341; Welling & Teh 2011, ICML 28, 681",
+)
+
 
 def langevin(*, friction: float | Tensor = 1.0, temperature: float | Tensor) -> EquationFlow:
     """Underdamped Langevin dynamics, dθ = p dt, dp = −∇L dt − γp dt + √(2γT) dW.
@@ -33,3 +39,18 @@ def langevin(*, friction: float | Tensor = 1.0, temperature: float | Tensor) -> 
         Leimkuhler & Matthews 2013, Appl. Math. Res. Express 2013(1), 34.
     """
     return EquationFlow(LANGEVIN, name="langevin", friction=friction, temperature=temperature)
+
+
+def overdamped_langevin(*, temperature: float | Tensor) -> EquationFlow:
+    """Overdamped Langevin dynamics, dθ = −∇L dt + √(2T) dW.
+
+    Samples exp(−L/T). Word "A" is the Euler–Maruyama scheme.
+
+    Args:
+        temperature: T, in units of the loss as given: for a mean loss over N data, 1/N samples the
+            posterior.
+
+    Reference:
+        Roberts & Tweedie 1996, Bernoulli 2(4), 341.
+    """
+    return EquationFlow(OVERDAMPED_LANGEVIN, name="overdamped_langevin", temperature=temperature)

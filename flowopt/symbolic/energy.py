@@ -19,7 +19,7 @@ class Energy:
     @property
     def expression(self) -> sympy.Expr:
         """The sum, in which elementwise terms are summed over elements implicitly."""
-        return sympy.simplify(self.density + self.scalar)
+        return _simplified(self.density + self.scalar)
 
 
 def energy_of(equations: Equations, name: str) -> Energy:
@@ -81,4 +81,23 @@ def energy_rate(equations: Equations, name: str) -> Energy:
                             density.append(weight * curvature(LOSS))
                         else:
                             scalar.append(weight * laplacian(LOSS))
-    return Energy(sympy.simplify(sympy.Add(*density)), sympy.simplify(sympy.Add(*scalar)))
+    return _gathered(sympy.Add(*density), sympy.Add(*scalar))
+
+
+def _gathered(density: sympy.Expr, scalar: sympy.Expr) -> Energy:
+    """The same sum with scalar·total(x) among the densities, where it may cancel others."""
+    rest = []
+    for part in sympy.Add.make_args(sympy.expand_mul(scalar) if scalar.has(total) else scalar):
+        factor, sums = part.as_independent(total, as_Add=False)
+        if isinstance(sums, total):
+            density += factor * sums.args[0]
+        else:
+            rest.append(part)
+    return Energy(_simplified(density), _simplified(sympy.Add(*rest)))
+
+
+def _simplified(formula: sympy.Expr) -> sympy.Expr:
+    """Simplified with signs left as they are: sympy makes cases of them."""
+    signs = {call: sympy.Dummy(real=True) for call in formula.atoms(sympy.sign)}
+    simple = sympy.simplify(formula.xreplace(signs))
+    return simple.xreplace({name: call for call, name in signs.items()})

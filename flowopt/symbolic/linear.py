@@ -38,6 +38,20 @@ def relaxed(
     return growth + source * duration * phi1(rate * duration)
 
 
+def raised(
+    variable: sympy.Symbol,
+    factor: sympy.Expr,
+    part: sympy.Expr,
+    slope: sympy.Expr,
+    duration: sympy.Expr,
+) -> sympy.Expr:
+    """Solution of x' = factor·max(0, s(x)): along it a linear s keeps its sign."""
+    rate = factor * slope
+    if _finite_at_zero(factor / rate, rate):
+        return variable + factor / rate * expm1(rate * duration) * part
+    return variable + factor * duration * phi1(rate * duration) * part
+
+
 def spread(amplitude: sympy.Expr, rate: sympy.Expr, duration: sympy.Expr) -> sympy.Expr:
     """Standard deviation of ∫ σ e^{β(h−s)} dW."""
     if rate == 0:

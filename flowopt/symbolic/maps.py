@@ -2,8 +2,8 @@
 
 *exact*   no moved variable enters its own drift except linearly, and variables that drive one
           another do so linearly and in one direction (θ' = p, p' = −γp);
-*frozen*  the gradient, or another moved variable, is held at its value before the letter, and the
-          rest is then solved exactly;
+*frozen*  the gradient, another moved variable, a sum or a sign is held at its value before the
+          letter, and the rest is then solved exactly;
 *euler*   the drift is held: x + f h, the choice that published rules such as AdamW's need.
 """
 
@@ -16,10 +16,19 @@ import sympy
 from flowopt.errors import CompatibilityError
 from flowopt.symbolic.functions import total
 from flowopt.symbolic.language import LOSS, STEP_SIZE, Term, g, t, theta
-from flowopt.symbolic.linear import LinearSystem, NoClosedFormError, linear_system, relaxed, spread
+from flowopt.symbolic.linear import (
+    LinearSystem,
+    NoClosedFormError,
+    linear_system,
+    raised,
+    relaxed,
+    spread,
+)
 
 Kind = Literal["exact", "frozen", "euler"]
 KINDS = ("exact", "frozen", "euler")
+# What changes by leaps, or is one number for all elements, is held where it would move by itself.
+HELD = (total, sympy.sign)
 
 
 @dataclass(frozen=True)
@@ -62,7 +71,7 @@ def natural_kind(term: Term) -> Kind:
             term.drift.get(variable, sympy.S.Zero),
             *term.amplitudes(variable).values(),
         ):
-            bare, held = _hold_totals(formula)
+            bare, held = _hold(formula)
             others = {*bare.free_symbols, *(s for c in held.values() for s in c.free_symbols)}
             in_total = any(call.free_symbols & moved for call in held.values())
             along_path = theta in moved and _uses_evaluation([formula])
@@ -85,7 +94,7 @@ def _system(term: Term, per_step: Collection[str]) -> tuple[LinearSystem, dict] 
     bare, held = {}, {}
     for variable in term.moved:
         drift = _per_step(term.drift.get(variable, sympy.S.Zero), per_step)
-        bare[variable], sums = _hold_totals(drift)
+        bare[variable], sums = _hold(drift)
         held |= sums
     amplitudes = {
         v: {w: _per_step(a, per_step) for w, a in term.amplitudes(v).items()} for v in term.moved
@@ -99,15 +108,15 @@ def _system(term: Term, per_step: Collection[str]) -> tuple[LinearSystem, dict] 
     return system, held
 
 
-def _hold_totals(formula: sympy.Expr) -> tuple[sympy.Expr, dict[sympy.Symbol, sympy.Expr]]:
-    """The formula with each `total` replaced by a symbol, and what the symbols stand for."""
+def _hold(formula: sympy.Expr) -> tuple[sympy.Expr, dict[sympy.Symbol, sympy.Expr]]:
+    """The formula with each `total` and `sign` as a symbol, and what the symbols stand for."""
     names: dict[sympy.Expr, sympy.Symbol] = {}
     bare = formula.replace(
-        lambda e: isinstance(e, total), lambda e: names.setdefault(e, sympy.Dummy(real=True))
+        lambda e: isinstance(e, HELD), lambda e: names.setdefault(e, sympy.Dummy(real=True))
     )
     held: dict[sympy.Symbol, sympy.Expr] = {}
     for call, name in names.items():
-        # Sums within sums come first.
+        # Those within others come first.
         held[name] = call.xreplace(held)
     return bare, held
 
@@ -139,11 +148,14 @@ def letter_map(
         return LetterMap(term.letter, kind, mean, noise)
     mean, noise = {}, {}
     for variable in term.moved:
-        drift, held = _hold_totals(_per_step(term.drift.get(variable, sympy.S.Zero), per_step))
+        drift, held = _hold(_per_step(term.drift.get(variable, sympy.S.Zero), per_step))
         amplitudes = {w: _per_step(a, per_step) for w, a in term.amplitudes(variable).items()}
-        if kind == "euler":
-            rate = sympy.S.Zero
-        else:
+        part = None if kind == "euler" or amplitudes else _positive_part(variable, drift)
+        if part is not None:
+            mean[variable] = raised(variable, *part, duration).xreplace(held)
+            continue
+        rate = sympy.S.Zero
+        if kind != "euler":
             rate = _linear_rate(term, variable, drift, amplitudes)
         mean[variable] = relaxed(variable, drift, rate, duration).xreplace(held)
         spreads = ((w, spread(a, rate, duration).xreplace(held)) for w, a in amplitudes.items())
@@ -183,6 +195,18 @@ def _linear_rate(
             f"Splitting(word, maps={{{term.letter!r}: 'euler'}}) or a Runge-Kutta scheme"
         )
     return rate
+
+
+def _positive_part(
+    variable: sympy.Symbol, drift: sympy.Expr
+) -> tuple[sympy.Expr, sympy.Expr, sympy.Expr] | None:
+    """Factor, max(0, s) and slope of s where a drift is factor·max(0, s) with s linear."""
+    factor, part = drift.as_independent(variable, as_Add=False)
+    if not isinstance(part, sympy.Max) or sympy.S.Zero not in part.args or len(part.args) != 2:
+        return None
+    (inner,) = set(part.args) - {sympy.S.Zero}
+    slope = inner.diff(variable)
+    return None if slope == 0 or slope.has(variable) else (factor, part, slope)
 
 
 def _check_shared_noise(term: Term, noise: dict) -> None:

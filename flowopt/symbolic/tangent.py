@@ -55,4 +55,7 @@ def _along(formula: sympy.Expr, changes: dict[sympy.Symbol, sympy.Expr]) -> symp
     bare = formula.xreplace(outer)
     parts = [bare.diff(x) * change for x, change in changes.items()]
     parts += [bare.diff(name) * total(_along(c.args[0], changes)) for c, name in outer.items()]
-    return sympy.Add(*parts).xreplace({name: call for call, name in outer.items()})
+    slope = sympy.Add(*parts).replace(sympy.DiracDelta, lambda *_: sympy.S.Zero)
+    # Where a corner is, either side's slope will do; a leap has none.
+    slope = slope.replace(sympy.Heaviside, lambda x, *_: (1 + sympy.sign(x)) / 2)
+    return slope.xreplace({name: call for call, name in outer.items()})

@@ -6,7 +6,7 @@ import torchdiffeq
 
 import flowopt as fo
 from flowopt.registry import FLOWS
-from tests.reference.solutions import NOISE_FREE, moving_state, slow_flow
+from tests.reference.solutions import SMOOTH, moving_state, slow_flow
 from tests.reference.states import HILLS, evaluation_of, flat
 from tests.reference.training import small_problem
 
@@ -26,7 +26,7 @@ def times(*moments):
     return torch.tensor(moments, dtype=torch.float64)
 
 
-@pytest.mark.parametrize("name", NOISE_FREE)
+@pytest.mark.parametrize("name", SMOOTH)
 def test_the_packed_drift_is_the_drift_of_the_flow(name):
     flow = slow_flow(name)
     system = fo.adapters.to_torchdiffeq(flow, HILLS)

@@ -7,7 +7,7 @@ from torch.nn.functional import cross_entropy
 import flowopt as fo
 from flowopt import Status
 from flowopt.registry import FLOWS
-from tests.reference.solutions import NOISE_FREE, moving_state, slow_flow, solve
+from tests.reference.solutions import SMOOTH, moving_state, slow_flow, solve
 from tests.reference.states import HILLS, Loss, flat
 from tests.reference.training import small_problem
 
@@ -57,7 +57,7 @@ def test_time_in_the_equation_is_the_time_of_the_solution():
     assert solution.state.time.tolist() == [[0.5, 0.5], [1.5, 1.5]]
 
 
-@pytest.mark.parametrize("name", NOISE_FREE)
+@pytest.mark.parametrize("name", SMOOTH)
 def test_all_variables_of_every_flow_are_followed(name):
     flow = slow_flow(name)
     word = FLOWS[name].words[0]

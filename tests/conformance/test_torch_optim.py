@@ -35,6 +35,15 @@ CASES = [
     ("Adagrad", {"lr": 0.05, "initial_accumulator_value": 0.1}),
 ]
 CASES += [(name, {**settings, **DECAY}) for name, settings in CASES]
+# Methods for which there is no preset: torch's own class, and what the method is called.
+OTHERS = [
+    ("Adam", "amsgrad", {"lr": 1e-2, "amsgrad": True}),
+    ("Adamax", "adamax", {"lr": 1e-2, "betas": (0.8, 0.95)}),
+    ("NAdam", "nadam", {"lr": 1e-2}),
+    ("RAdam", "radam", {"lr": 1e-2, "betas": (0.9, 0.99)}),
+    ("Adadelta", "adadelta", {"lr": 1.0}),
+]
+OTHERS += [(name, method, {**settings, **DECAY}) for name, method, settings in OTHERS]
 SCHEDULES = {
     "constant": None,
     "cosine": lambda step: 0.5 * (1 + math.cos(math.pi * step / STEPS)),
@@ -110,3 +119,28 @@ def test_a_schedule_may_change_learning_rate_and_momentum_at_once(name, settings
             scheduler.step()
         ends.append(torch.cat([p.detach().flatten() for p in module.parameters()]))
     torch.testing.assert_close(*ends, rtol=0, atol=1e-12)
+
+
+@pytest.fixture
+def double_by_default():
+    """NAdam's product of momenta is a scalar of torch's default precision."""
+    before = torch.get_default_dtype()
+    torch.set_default_dtype(torch.float64)
+    yield
+    torch.set_default_dtype(before)
+
+
+@pytest.mark.usefixtures("double_by_default")
+@pytest.mark.parametrize(("name", "method", "settings"), OTHERS)
+def test_a_method_without_a_preset_integrates_to_where_torch_ends(name, method, settings):
+    module, problem = small_network(), small_problem()
+    optimizer = getattr(torch.optim, name)(module.parameters(), **settings)
+    ours = {option: value for option, value in settings.items() if option != "amsgrad"}
+    method = getattr(fo.classic, method)(**ours)
+    full, factor = method.step_size.item(), SCHEDULES["cosine"]
+    control = fo.Schedule(lambda n: full * factor(n))
+    solution = fo.integrate(
+        method.flow, method.scheme, problem, problem.start(), steps=STEPS, control=control
+    )
+    expected = train(module, optimizer, factor)
+    torch.testing.assert_close(flat_position(solution.position), expected, rtol=0, atol=1e-10)

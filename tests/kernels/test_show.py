@@ -71,7 +71,9 @@ def test_what_is_shared_is_computed_once_per_step():
 def test_noise_is_one_line_and_not_its_generator(name):
     flow, word = FLOWS[name].build(), FLOWS[name].words[0]
     text = _described(flow, fo.Splitting(word)).program
-    assert text.count("= normal(substep") == 2
+    driven = {term.letter for term in flow.equations.terms if term.diffusion}
+    draws = sum(letter in driven for letter in word)
+    assert text.count("= normal(substep") == ROSENBROCK.dim * draws
     assert ">>" not in text
 
 

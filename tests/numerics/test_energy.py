@@ -8,15 +8,19 @@ from torch.testing import assert_close
 import flowopt as fo
 from flowopt.core.evaluation import Evaluation
 from flowopt.registry import FLOWS
+from flowopt.symbolic.language import total
 from flowopt.symbols import symbol
-from tests.reference.solutions import NOISE_FREE, moving_state, slow_flow, solve
+from tests.reference.solutions import NOISE_FREE, SMOOTH, moving_state, slow_flow, solve
 from tests.reference.states import HILLS, evaluation_of, state_of, unflat
 
 START = torch.tensor([0.8, 0.6], dtype=torch.float64)
 SPACING = 2e-3
 # Fourth-order central difference.
 STENCIL = torch.tensor([1, -8, 0, 8, -1], dtype=torch.float64) / (12 * SPACING)
-ENERGIES = [(name, energy) for name in NOISE_FREE for energy in FLOWS[name].build().energies]
+ALL = {name: FLOWS[name].build() for name in NOISE_FREE}
+EVERY = [(name, energy) for name, flow in ALL.items() for energy in flow.energies]
+CONSERVED = [pair for pair in EVERY if ALL[pair[0]].energy_rate(pair[1]) == 0]
+ENERGIES = [pair for pair in EVERY if pair[0] in SMOOTH and pair not in CONSERVED]
 
 
 def curve(name):
@@ -24,7 +28,8 @@ def curve(name):
     flow = slow_flow(name)
     state = moving_state(flow, FLOWS[name].words[0], HILLS, START)
     times = [SPACING * i for i in range(400)]
-    points = unflat(solve(flow, HILLS, state, times), state)
+    elapsed = torch.tensor(times, dtype=torch.float64)
+    points = unflat(solve(flow, HILLS, state, times), state, elapsed)
     return flow, points, evaluation_of(HILLS, points.position)
 
 
@@ -44,16 +49,60 @@ def test_an_energy_never_rises_along_its_flow(name):
         assert (flow.energy(energy).rate(states, evaluation) <= 0).all()
 
 
+@pytest.mark.parametrize(("name", "energy"), CONSERVED)
+def test_an_energy_of_rate_zero_stays_what_it_is(name, energy):
+    flow, states, evaluation = curve(name)
+    values = flow.energy(energy).value(states, evaluation)
+    assert (values - values[0]).abs().max() <= 1e-12 * values[0].abs()
+
+
+def moved(state, tangent, distance):
+    variables = {
+        name: tuple(x + distance * d for x, d in zip(leaves, tangent.variables[name], strict=True))
+        for name, leaves in state.variables.items()
+    }
+    scalars = {name: x + distance * tangent.scalars[name] for name, x in state.scalars.items()}
+    return fo.State(variables, scalars, state.time + distance, state.step)
+
+
+@pytest.mark.parametrize(("name", "energy"), [pair for pair in EVERY if pair not in CONSERVED])
+def test_the_rate_of_an_energy_is_its_slope_along_the_drift(name, energy):
+    flow = slow_flow(name)
+    generator = torch.Generator().manual_seed(2)
+    starts = torch.randn(20, 2, generator=generator, dtype=torch.float64)
+    state = moving_state(flow, FLOWS[name].words[0], HILLS, starts)
+    here = evaluation_of(HILLS, state.position)
+    tangent, measured = flow.drift(state, here), flow.energy(energy)
+    ends = [moved(state, tangent, distance) for distance in (-1e-6, 1e-6)]
+    low, high = (measured.value(end, evaluation_of(HILLS, end.position)) for end in ends)
+    rates = measured.rate(state, here)
+    assert_close((high - low) / 2e-6, rates, rtol=1e-6, atol=1e-6 * rates.abs().max().item())
+    assert (rates <= 0).all()
+
+
 p, m, g, v = map(symbol, ("p", "m", "g", "v"))
 friction, temperature, rate, lookahead, eps = map(
     symbol, ("friction", "temperature", "rate", "lookahead", "eps")
 )
+
+power, threshold, xi, psi, damping, driving_noise = map(
+    symbol, ("power", "threshold", "xi", "psi", "damping", "driving_noise")
+)
+restoring = (friction - 1 / damping) * symbol("theta") + psi / damping
+NORM = sympy.sqrt(total(g**2))
 
 
 @pytest.mark.parametrize(
     ("name", "energy", "expected"),
     [
         ("gradient_flow", "loss", -(g**2)),
+        ("sign_gradient", "loss", -g * sympy.sign(g)),
+        ("normalised_gradient", "loss", -(g**2) / (NORM + eps)),
+        ("p_gradient", "loss", -(g**2) / (NORM ** ((power - 2) / (power - 1)) + eps)),
+        ("clipped_gradient", "loss", -sympy.Min(1, threshold / NORM) * g**2),
+        ("nose_hoover", "extended", 0),
+        ("adaptive_langevin", "extended", driving_noise**2 / 2 - temperature * xi),
+        ("inna", "lyapunov", -friction * (restoring + damping * g) ** 2 - damping * g**2),
         ("heavy_ball", "mechanical", -friction * p**2),
         ("langevin", "mechanical", friction * (temperature - p**2)),
         ("momentum_ema", "mechanical", -rate * m**2),

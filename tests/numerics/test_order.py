@@ -9,7 +9,7 @@ import torch
 import flowopt as fo
 from flowopt.registry import FLOWS, SCHEMES
 from tests.reference.pairs import fits
-from tests.reference.solutions import NOISE_FREE, moving_state, slow_flow, solve
+from tests.reference.solutions import SMOOTH, moving_state, slow_flow, solve
 from tests.reference.states import HILLS, flat
 
 TIME = 1.0
@@ -17,7 +17,7 @@ TIME = 1.0
 COARSEST = {1: 64, 2: 32, 3: 24, 4: 16, 5: 14}
 PROBLEMS = {"quadratic": fo.problems.quadratic([[1.0, 0.5], [0.5, 2.0]]), "hills": HILLS}
 START = torch.tensor([0.8, 0.6], dtype=torch.float64)
-WORDS = [(name, fo.Splitting(word)) for name in NOISE_FREE for word in FLOWS[name].words]
+WORDS = [(name, fo.Splitting(word)) for name in SMOOTH for word in FLOWS[name].words]
 # The order of a scheme on the summed drift is the same for every smooth drift.
 DRIFTS = [
     (name, build())

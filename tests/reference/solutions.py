@@ -16,9 +16,28 @@ from .states import evaluation_of, flat, unflat
 SLOW = {
     "rmsprop": {"square_rate": 1.0, "eps": 0.5},
     "adagrad": {"accumulation": 1.0, "eps": 0.5},
-    "adam": {"momentum_rate": 2.0, "square_rate": 1.0, "eps": 0.5},
+    **{
+        name: {"momentum_rate": 2.0, "square_rate": 1.0, "eps": 0.5}
+        for name in ("adam", "amsgrad", "adamax", "yogi", "adabelief", "radam")
+    },
+    "normalised_gradient": {"eps": 0.5},
+    "p_gradient": {"eps": 0.5},
+    "inna": {"friction": 1.0, "damping": 0.5},
+    "nose_hoover": {"temperature": 0.5, "coupling": 0.5},
 }
 NOISE_FREE = tuple(name for name, entry in FLOWS.items() if not entry.build().noisy)
+# Their drifts have corners, or reach a minimum in finite time: no accurate solver follows them.
+CORNERED = (
+    "amsgrad",
+    "adamax",
+    "yogi",
+    "sign_gradient",
+    "normalised_gradient",
+    "p_gradient",
+    "clipped_gradient",
+    "lion",
+)
+SMOOTH = tuple(name for name in NOISE_FREE if name not in CORNERED)
 
 
 def slow_flow(name: str) -> Flow:

@@ -76,12 +76,12 @@ def flat(state: State) -> Tensor:
     return torch.stack([*leaves, *(state.scalars[name] for name in sorted(state.scalars))], -1)
 
 
-def unflat(numbers: Tensor, like: State) -> State:
-    """The inverse of `flat`, at the time and step of `like`."""
+def unflat(numbers: Tensor, like: State, elapsed: float | Tensor = 0.0) -> State:
+    """The inverse of `flat`, a while after the time of `like` and at its step."""
     columns_ = iter(numbers.unbind(-1))
     variables = {
         name: tuple(next(columns_) for _ in like.variables[name]) for name in sorted(like.variables)
     }
     scalars = {name: next(columns_) for name in sorted(like.scalars)}
     batch = numbers.shape[:-1]
-    return State(variables, scalars, like.time.expand(batch), like.step.expand(batch))
+    return State(variables, scalars, like.time.expand(batch) + elapsed, like.step.expand(batch))

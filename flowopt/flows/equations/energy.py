@@ -45,6 +45,12 @@ class FlowEnergy:
         self._hyperparameters = hyperparameters
         self._value = _value_code(*self._source)
 
+    @property
+    def conserved(self) -> bool:
+        """Whether its rate is zero everywhere."""
+        rate = energy_rate(*self._source[1:])
+        return rate.density == 0 and rate.scalar == 0
+
     def value(self, state: State, evaluation: Evaluation) -> Tensor:
         """E(state), (*batch,), float64."""
         return self._evaluate(self._value, state, evaluation)

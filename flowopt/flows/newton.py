@@ -1,0 +1,35 @@
+"""Flows that feel the curvature through differences of gradients."""
+
+from torch import Tensor
+
+from flowopt.flows.equations.equation_flow import EquationFlow
+from flowopt.symbolic.language import LOSS, Equations, Term, g, symbol, theta
+
+friction, damping, psi = symbol("friction"), symbol("damping"), symbol("psi")
+
+RESTORING = (friction - 1 / damping) * theta + psi / damping
+
+INNA = Equations(
+    Term("A", drift={theta: -RESTORING - damping * g, psi: -RESTORING}),
+    start={psi: (1 - friction * damping) * theta},
+    energies={"lyapunov": (1 + friction * damping) * LOSS + RESTORING**2 / 2},
+    reference="Castera, Bolte, Fevotte & Pauwels 2021, JMLR 22(134), 1, equation 5",
+)
+
+
+def inna(*, friction: float | Tensor = 0.5, damping: float | Tensor = 0.1) -> EquationFlow:
+    """Inertial Newton flow, θ'' + α θ' + β ∇²L(θ) θ' + ∇L(θ) = 0, without second derivatives.
+
+    θ' = −w − β∇L,  ψ' = −w,  w = (α − 1/β)θ + ψ/β;  ψ = (1 − αβ)θ at the start, where w is zero.
+
+    Word "A" with maps={"A": "euler"} is the published rule. Its energy (1 + αβ)L + |w|²/2 changes
+    at −α|θ'|² − β|∇L|².
+
+    Args:
+        friction: α, 1/time.
+        damping: β > 0, time over which curvature damps.
+
+    Reference:
+        Castera, Bolte, Févotte & Pauwels 2021, JMLR 22(134), 1.
+    """
+    return EquationFlow(INNA, name="inna", friction=friction, damping=damping)
