@@ -381,11 +381,9 @@ class Oracle(Protocol):
 
     def losses(self, position: Leaves, sample: Sample) -> Tensor:
         """(*batch,), differentiable in the position."""
-        ...
 
     def evaluate(self, position: Leaves, sample: Sample) -> Evaluation:
         """Loss and gradient, cut off from what the position comes from."""
-        ...
 
 
 class Energy(Protocol):
@@ -394,12 +392,9 @@ class Energy(Protocol):
     @property
     def conserved(self) -> bool:
         """Whether its rate is zero everywhere."""
-        ...
 
     def value(self, state: State, evaluation: Evaluation) -> Tensor:
         """(*batch,), float64."""
-        ...
 
     def rate(self, state: State, evaluation: Evaluation, curvature: Leaves | None = None) -> Tensor:
         """Time derivative along the flow, (*batch,), float64; noise on θ needs ∂²L/∂θᵢ²."""
-        ...
