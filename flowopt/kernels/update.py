@@ -25,7 +25,10 @@ from flowopt.kernels.tracing.noise import normal_at, uniform_at
 from flowopt.kernels.tracing.trace import trace
 from flowopt.kernels.tracing.traced import Traced
 
-CHUNK = 1 << 15
+# Elements from which on torch divides a tensor among threads, and so do we.
+GRAIN = 1 << 15
+# Elements to whose multiples large tensors are divided: whole vectors and blocks.
+ALIGNED = 64
 SIZES = {torch.float64: 8, torch.float32: 4}
 
 
@@ -152,14 +155,37 @@ def chunks(counts: np.ndarray, offsets: np.ndarray, columns: int, update: Update
     heads = np.minimum(-offsets % update.block, counts)
     begins = np.column_stack([np.zeros_like(heads), heads]).ravel()
     sizes = np.column_stack([heads, counts - heads]).ravel()
-    parts = -(-sizes // CHUNK)
-    part = np.repeat(np.arange(len(sizes)), parts)
-    within = CHUNK * (np.arange(len(part)) - np.repeat(np.cumsum(parts) - parts, parts))
-    lengths = np.minimum(sizes[part] - within, CHUNK)
+    threads = chunk_threads(int(counts.sum()))
+    part, within, lengths, share = _shares(sizes, threads)
     owner, shift = part // 2, begins[part] + within
     rows = np.zeros((len(part), columns + 2), dtype=np.int64)
     rows[:, columns:] = np.column_stack([lengths, offsets[owner] + shift])
-    return Table(rows, np.cumsum(lengths), owner, shift * SIZES[update.dtype])
+    edges = np.searchsorted(share, np.arange(threads + 1)).tolist()
+    return Table(rows, np.cumsum(lengths), owner, shift * SIZES[update.dtype], {threads: edges})
+
+
+def _shares(sizes: np.ndarray, threads: int) -> tuple[np.ndarray, ...]:
+    """Part of each chunk, its first element there, its elements, and the thread that takes it.
+
+    Large parts are divided among the threads as torch divides a tensor: what a thread has written
+    last, gradients above all, is nearest to it. Small ones go whole to one thread.
+    """
+    large = sizes >= GRAIN
+    small = np.where(large, 0, sizes)
+    before = np.cumsum(small) - small
+    whole = before * threads // max(int(small.sum()), 1)
+    each = -(-sizes // (threads * ALIGNED)) * ALIGNED
+    number = np.arange(len(sizes))
+    part, within, lengths, share = [], [], [], []
+    for thread in range(threads):
+        begin = np.minimum(np.where(large, thread * each, 0), sizes)
+        end = np.minimum(np.where(large, begin + each, sizes), sizes)
+        taken = np.flatnonzero((end > begin) & (large | (whole == thread)))
+        part.append(number[taken])
+        within.append(begin[taken])
+        lengths.append((end - begin)[taken])
+        share.append(np.full(len(taken), thread))
+    return tuple(map(np.concatenate, (part, within, lengths, share)))
 
 
 def build_update(
