@@ -11,8 +11,9 @@ u_m, u_v, age = symbol("u_m"), symbol("u_v"), symbol("age")
 momentum_rate, square_rate = symbol("momentum_rate"), symbol("square_rate")
 accumulation, ageing, eps = symbol("accumulation"), symbol("ageing"), symbol("eps")
 
-# When singular equations may be begun, in units of the fastest rate's time. RMSProp and AdaGrad
-# have moved by 2√t then, in the same units.
+# When singular equations may be begun, in units of the fastest rate's time; of AdaGrad, whose
+# accumulation κ is time over squared length, in units of κ. RMSProp and AdaGrad have moved by 2√t
+# then, in the same units.
 EARLY = Rational(1, 10**12)
 AGED_SQUARE = (1 - exp(-square_rate * t)) * g**2
 
@@ -42,7 +43,7 @@ ADAGRAD = Equations(
     Term("A", drift={theta: -g / (sqrt(v) + eps)}),
     energies={"loss": LOSS},
     reference="Duchi, Hazan & Singer 2011, JMLR 12, 2121",
-    later_start=LaterStart(EARLY / accumulation, {v: accumulation * t * g**2}),
+    later_start=LaterStart(EARLY * accumulation, {v: accumulation * t * g**2}),
 )
 
 AGEING_ADAGRAD = Equations(

@@ -30,9 +30,7 @@ def drift_along(equations: Equations) -> dict[sympy.Symbol, sympy.Expr]:
 def steep_at_start(equations: Equations) -> bool:
     """Whether the derivative of the drift has no value at the initial state, as of √v at v = 0."""
     moved = {v for term in equations.terms for v in term.moved} - {theta}
-    later = equations.later_start
-    declared = equations.start if later is None else later.values
-    start = {variable: declared.get(variable, sympy.S.Zero) for variable in moved}
+    start = {variable: equations.start.get(variable, sympy.S.Zero) for variable in moved}
     changes = drift_along(equations).values()
     return any(change.xreplace(start).has(sympy.zoo, sympy.nan, sympy.oo) for change in changes)
 

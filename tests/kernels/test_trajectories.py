@@ -71,7 +71,7 @@ def test_a_kernel_steps_as_eager_torch_does(pair, problem, control):
     )
     if control.rejects:
         # An estimate near zero is rounding, and the step sizes that follow it differ within the
-        # tolerance; steps that grow until one fails amplify it. What is accepted does not differ.
+        # tolerance; what is accepted does not differ.
         digits = 1e-6
     else:
         digits = 0.0 if pair.name in EXACT_FLOWS else 1e-12
