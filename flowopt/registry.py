@@ -11,7 +11,14 @@ from flowopt.classic import Method
 from flowopt.controls import Constant, ErrorControl, LyapunovControl, Schedule
 from flowopt.core.interfaces import FlowLike, Scheme, StepControl
 from flowopt.problems import Landscape
-from flowopt.schemes import TABLEAUX, Euler, EulerMaruyama, LinearlyImplicitEuler, RungeKutta
+from flowopt.schemes import (
+    TABLEAUX,
+    Euler,
+    EulerMaruyama,
+    LeimkuhlerMatthews,
+    LinearlyImplicitEuler,
+    RungeKutta,
+)
 
 
 @dataclass(frozen=True)
@@ -67,6 +74,7 @@ FLOWS: Mapping[str, FlowEntry] = {
 SCHEMES: Mapping[str, Callable[[], Scheme]] = {
     "euler": Euler,
     "euler_maruyama": EulerMaruyama,
+    "leimkuhler_matthews": LeimkuhlerMatthews,
     "linearly_implicit_euler": LinearlyImplicitEuler,
     **{name: (lambda name=name: RungeKutta(name)) for name in TABLEAUX},
 }
