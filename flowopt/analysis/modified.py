@@ -15,6 +15,7 @@ from flowopt.flows import EquationFlow
 from flowopt.symbolic.functions import phi1, total
 from flowopt.symbolic.language import LOSS, STEP_SIZE, g, symbol, theta
 
+MOST_FACTORED = 300
 HIGHEST_ORDER = 2
 # Functions with kinks, at which there is no series.
 KINKED = (sympy.Abs, sympy.Min, sympy.Max, sympy.sign, sympy.Piecewise)
@@ -145,7 +146,10 @@ def _tidied(field: Field) -> Field:
 def _factored(formula: sympy.Expr) -> sympy.Expr:
     """Over a common denominator where roots and fractions would otherwise repeat it."""
     polynomial = all(power.exp.is_positive for power in formula.atoms(sympy.Pow))
-    return sympy.factor_terms(sympy.expand(formula)) if polynomial else sympy.factor(formula)
+    if polynomial:
+        return sympy.factor_terms(sympy.expand(formula))
+    # Factors of long rational functions take minutes, and nobody reads them.
+    return sympy.factor(formula) if formula.count_ops() <= MOST_FACTORED else formula
 
 
 def _check(flow: EquationFlow, order: int) -> None:

@@ -21,11 +21,7 @@ def test_list_has_a_line_with_a_summary_for_every_name(capsys, table):
         assert [line for line in lines if line and line[0] == name and len(line) > 2]
 
 
-@pytest.mark.parametrize(
-    "name",
-    # Takes a minute, where the others take seconds.
-    [pytest.param(n, marks=pytest.mark.slow) if n == "nadam" else n for n in METHODS],
-)
+@pytest.mark.parametrize("name", METHODS)
 def test_a_method_is_shown_with_each_letter_and_the_map_of_its_numbers(capsys, name):
     text, method = _printed(capsys, "show", name), METHODS[name]()
     assert f"= {method.rule.step_size}" in text
