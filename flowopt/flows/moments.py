@@ -1,6 +1,7 @@
 """Relatives of Adam: other averages of squares, other corrections of their start."""
 
 from sympy import Abs, Expr, Max, exp, sign, sqrt
+from sympy.codegen.cfunctions import expm1
 from torch import Tensor
 
 from flowopt.flows.adaptive import (
@@ -93,7 +94,7 @@ ADABELIEF = Equations(
     ),
 )
 
-RECTIFICATION = sqrt(1 - age * (1 - u_v) / u_v)
+RECTIFICATION = sqrt(1 - age / expm1(age))
 
 RADAM = Equations(
     Term("T", drift={**AGES.drift, age: square_rate}),
@@ -244,7 +245,7 @@ def radam(
 ) -> EquationFlow:
     """RAdam: Adam that starts slowly, by as much as few squares say little.
 
-    θ' = −r (m/u_m)·√u_v/(√v + eps),  r² = 1 − s(1 − u_v)/u_v,  s' = b, the rest as Adam's.
+    θ' = −r (m/u_m)·√u_v/(√v + eps),  r² = 1 − s/(exp(s) − 1),  s' = b, the rest as Adam's.
 
     This is the published rule at vanishing step size, r² = 1 − bt/(exp(bt) − 1); the rule itself,
     which counts steps, is `flowopt.classic.radam`.
