@@ -1,8 +1,7 @@
 """Whole trajectories: a loop over the stepper, with records, status and counts."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
-from functools import cache
+from dataclasses import replace
 from itertools import count
 
 import torch
@@ -10,25 +9,20 @@ from torch import Tensor
 
 from flowopt import kernels
 from flowopt.arguments import (
-    check_duration,
     check_flow_and_scheme,
     check_noise,
     check_settings,
-    check_state,
-    span,
 )
 from flowopt.controls import Constant
-from flowopt.core.evaluation import Evaluation
-from flowopt.core.interfaces import FlowLike, Noise, Oracle, Scheme, StepControl
-from flowopt.core.noise import PhiloxNoise, seeded_noise
-from flowopt.core.oracle import as_oracle
-from flowopt.core.state import State
+from flowopt.core.interfaces import FlowLike, Noise, Scheme, StepControl
+from flowopt.core.noise import PhiloxNoise
 from flowopt.core.trajectory import Status
-from flowopt.errors import CompatibilityError, ConfigurationError, DataError
+from flowopt.errors import CompatibilityError, ConfigurationError
+from flowopt.plan import Plan, joined
 from flowopt.records import Recorder
 from flowopt.solution import Solution
-from flowopt.stepper import Carry, Stepper
-from flowopt.stop import Stop, tried_stop
+from flowopt.stepper import Carry
+from flowopt.stop import Stop
 
 # Ensembles are asked only now and then whether any member still runs: on a GPU an answer costs a
 # synchronisation, and the trials of an ended member are masked.
@@ -103,7 +97,7 @@ def integrate(
     check_noise(noise)
     control = control or Constant(step_size)
     with torch.no_grad():
-        plan = _joined(
+        plan = joined(
             flow, scheme, problem, start, steps, duration, control, stop, seed, device, noise
         )
         oracle, step = plan.stepper.oracle, plan.state.step
@@ -166,77 +160,11 @@ def describe_kernel(
     check_settings(step_size, 1, None, control, seed, True)
     control = control or Constant(step_size)
     with torch.no_grad():
-        plan = _joined(flow, scheme, problem, start, 1, None, control, stop, seed, None)
+        plan = joined(flow, scheme, problem, start, 1, None, control, stop, seed, None)
         return kernels.describe(plan.stepper, plan.carry())
 
 
-@dataclass(frozen=True)
-class _Plan:
-    """What makes a run, and where it begins.
-
-    Attributes:
-        stepper: Joins flow, scheme, control, problem and noise.
-        state: Of all trajectories.
-        first: Step number.
-        evaluate: Loss and gradient of the state, in eager torch; computed once.
-    """
-
-    stepper: Stepper
-    state: State
-    first: int
-    evaluate: Callable[[], Evaluation]
-
-    def carry(self) -> Carry:
-        """The first carry, in eager torch."""
-        return self.stepper.start(self.state, self.evaluate())
-
-
-def _joined(
-    flow: FlowLike,
-    scheme: Scheme,
-    problem: object,
-    start: object,
-    steps: int | None,
-    duration: float | Tensor | None,
-    control: StepControl,
-    stop: Stop | Callable | None,
-    seed: int,
-    device: torch.device | str | None,
-    noise: Noise | None = None,
-) -> _Plan:
-    """Everything that makes a run, checked; what a kernel may compute is not computed."""
-    scheme.check(flow)
-    control.check(flow, scheme)
-    check_duration(duration, flow)
-    oracle, position, earlier = _opened(problem, start, device, flow)
-    batch = tuple(oracle.batch(position))
-    where = position[0].device
-    flow = flow.fitted(batch, where)
-    if earlier is None:
-        step, first = torch.zeros(batch, dtype=torch.int64, device=where), 0
-    else:
-        step = earlier.step
-        # Members that ended earlier do not move on; those that run are at the largest number.
-        first = int(step.max()) if step.numel() else 0
-    # A scheme that ended with a gradient had it on the minibatch of the step before.
-    behind = 1 if first and scheme.ends_with_gradient(flow) else 0
-    evaluate = cache(lambda: oracle.evaluate(position, oracle.draw(first - behind, seed, batch)))
-    later = scheme.regular_start or control.regular_start
-    state = earlier or flow.initial_state(position, step, lambda _: evaluate(), later)
-    stepper = Stepper(
-        flow,
-        scheme,
-        oracle,
-        seeded_noise(seed, batch, where) if noise is None else noise,
-        control,
-        tried_stop(stop, state, evaluate),
-        None if duration is None else state.time + span(duration, batch, where),
-        None if steps is None else state.step + steps,
-    )
-    return _Plan(stepper, state, first, evaluate)
-
-
-def _reason_against_kernel(compile: bool | str, plan: _Plan, recorder: Recorder) -> str | None:
+def _reason_against_kernel(compile: bool | str, plan: Plan, recorder: Recorder) -> str | None:
     """Why not to try a kernel; None where one is to be tried."""
     if compile is False:
         return "compile=False"
@@ -261,7 +189,7 @@ def _reason_against_kernel(compile: bool | str, plan: _Plan, recorder: Recorder)
 
 
 def _stepped(
-    plan: _Plan,
+    plan: Plan,
     recorder: Recorder,
     seed: int,
     progress: bool | Callable[[int], None],
@@ -292,7 +220,7 @@ def _stepped(
 
 
 def _run(
-    plan: _Plan,
+    plan: Plan,
     recorder: Recorder,
     seed: int,
     progress: bool | Callable[[int], None],
@@ -348,53 +276,3 @@ def _reporter(progress: bool | Callable, steps: int | None) -> tuple[Callable | 
         ) from error
     bar = tqdm(total=steps, unit="step", disable=None)
     return bar.update, bar.close
-
-
-def _opened(
-    problem: object, start: object, device: torch.device | str | None, flow: FlowLike
-) -> tuple[Oracle, tuple[Tensor, ...], State | None]:
-    """Oracle, position and, if the run continues, the earlier state."""
-    earlier = start if isinstance(start, State) else None
-    device = None if device is None else _device(device)
-    leaves = earlier.position if earlier else _tensors(start)
-    if any(leaf.requires_grad for leaf in leaves):
-        raise DataError("integrate is not differentiable and the start requires grad: detach it")
-    if earlier and device is not None:
-        earlier = replace(
-            earlier.map(lambda leaf: leaf.to(device)),
-            time=earlier.time.to(device),
-            step=earlier.step.to(device),
-        )
-    elif device is not None:
-        start = _moved(start, device)
-    leaves = earlier.position if earlier else _tensors(start)
-    sample = leaves[0] if leaves else torch.zeros(0)
-    dtype = sample.dtype if sample.is_floating_point() else torch.float64
-    oracle = as_oracle(problem, dtype, sample.device)
-    if earlier is None:
-        return oracle, oracle.leaves(start), None
-    check_state(earlier, flow, oracle)
-    return oracle, earlier.position, earlier
-
-
-def _device(name: torch.device | str) -> torch.device:
-    try:
-        return torch.empty(0, device=name).device
-    except (RuntimeError, AssertionError) as error:
-        raise ConfigurationError(f"device {name!r} can not be used here: {error}") from error
-
-
-def _tensors(start: object) -> tuple[Tensor, ...]:
-    if isinstance(start, Tensor):
-        return (start,)
-    if isinstance(start, Mapping):
-        return tuple(value for value in start.values() if isinstance(value, Tensor))
-    return ()
-
-
-def _moved(start: object, device: torch.device | str) -> object:
-    if isinstance(start, Tensor):
-        return start.to(device)
-    if isinstance(start, Mapping):
-        return {name: value.to(device) for name, value in start.items()}
-    return start

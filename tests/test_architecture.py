@@ -31,8 +31,10 @@ MAY_IMPORT = {
     "stepper": {"core", "stop"},
     "records": {"core", "stepper"},
     "solution": {"core"},
+    "plan": {"arguments", "core", "stepper", "stop"},
     "integrate": {
         "arguments",
+        "plan",
         "solution",
         "stepper",
         "core",

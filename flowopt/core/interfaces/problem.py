@@ -1,0 +1,58 @@
+"""Problems and energies: what is known at a position or a state."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Protocol
+
+from torch import Tensor
+
+if TYPE_CHECKING:
+    from flowopt.core.evaluation import Evaluation
+    from flowopt.core.state import Leaves, State
+
+Sample = Tensor | None
+
+
+class Oracle(Protocol):
+    """Answers about a problem at positions given as leaves."""
+
+    @property
+    def shapes(self) -> tuple[tuple[int, ...], ...]:
+        """Shapes of the leaves of a single trajectory."""
+        ...
+
+    def leaves(self, start: object) -> Leaves:
+        """The leaves of a start; checks its type and shape."""
+        ...
+
+    def batch(self, position: Leaves) -> tuple[int, ...]:
+        """Shape of the batch of a position."""
+        ...
+
+    def join(self, position: Leaves) -> object:
+        """Leaves in the form in which the user gave the start."""
+        ...
+
+    def draw(self, step: int, seed: int, batch: tuple[int, ...]) -> Sample:
+        """The sample of a step for a batch; None where the problem is deterministic."""
+        ...
+
+    def losses(self, position: Leaves, sample: Sample) -> Tensor:
+        """(*batch,), differentiable in the position."""
+
+    def evaluate(self, position: Leaves, sample: Sample) -> Evaluation:
+        """Loss and gradient, cut off from what the position comes from."""
+
+
+class Energy(Protocol):
+    """A candidate Lyapunov function."""
+
+    @property
+    def conserved(self) -> bool:
+        """Whether its rate is zero everywhere."""
+
+    def value(self, state: State, evaluation: Evaluation) -> Tensor:
+        """(*batch,), float64."""
+
+    def rate(self, state: State, evaluation: Evaluation, curvature: Leaves | None = None) -> Tensor:
+        """Time derivative along the flow, (*batch,), float64; noise on θ needs ∂²L/∂θᵢ²."""
