@@ -13,23 +13,14 @@ from flowopt.controls import Constant
 from flowopt.core.evaluation import Evaluation
 from flowopt.core.interfaces import Scheme
 from flowopt.core.noise import PhiloxNoise
-from flowopt.core.state import Leaves, State
-from flowopt.errors import CompatibilityError, ConfigurationError
+from flowopt.errors import CompatibilityError
 from flowopt.flows import EquationFlow
 from flowopt.kernels import UnfitError
+from flowopt.optim.checks import check_loss, check_names, check_one_number, remedy
 from flowopt.optim.gradients import GradientOracle, check_dense
+from flowopt.optim.storage import END_LOSS, carried_gradient, store, stored_state
 from flowopt.optim.tensors import Elements, offsets_of
 from flowopt.optim.updates import NativeSteps, Plan, advanced
-from flowopt.schemes import Splitting
-from flowopt.stepper import Carry
-
-# Kept between steps by schemes that end with a gradient.
-CARRIED = "end_gradient"
-END_LOSS = "end_loss"
-# What else stands in param_groups, beside the hyperparameters and scalars of a flow.
-GROUP_KEYS = frozenset(
-    {"params", "param_names", "lr", "initial_lr", "maximize", "seed", "step", "time", END_LOSS}
-)
 
 
 class FlowOptimizer(torch.optim.Optimizer):
@@ -73,10 +64,10 @@ class FlowOptimizer(torch.optim.Optimizer):
         check_not_negative(lr=lr)
         check_flow_and_scheme(flow, scheme)
         scheme.check(flow)
-        _check_names(flow)
+        check_names(flow)
         self.flow, self.scheme = flow, scheme
         for name, value in flow.hyperparameters.items():
-            _check_one_number(name, value)
+            check_one_number(name, value)
         values = {name: value.item() for name, value in flow.hyperparameters.items()}
         self._start(params, {"lr": lr, **values, "maximize": maximize}, seed, foreach, compile)
 
@@ -133,10 +124,10 @@ class FlowOptimizer(torch.optim.Optimizer):
         check_seed(group["seed"])
         for name, value in group.items():
             if isinstance(value, Tensor):
-                _check_one_number(name, value)
+                check_one_number(name, value)
         flow, scheme, _ = self._plan(group)
         if self._native is not None and not scheme.closure_free(flow):
-            raise CompatibilityError(f"compile=True: {_remedy(flow, scheme)}")
+            raise CompatibilityError(f"compile=True: {remedy(flow, scheme)}")
         if len(self.param_groups) > 1 and not scheme.closure_free(flow):
             raise CompatibilityError(
                 f"{scheme!r} evaluates gradients within the step, for which all parameters have to "
@@ -178,7 +169,7 @@ class FlowOptimizer(torch.optim.Optimizer):
         """The loss with which the last step ended, if its gradient was kept."""
         group = self.param_groups[0]
         moving = [parameter for parameter in group["params"] if parameter.grad is not None]
-        if not moving or self._carried(moving) is None:
+        if not moving or carried_gradient(self._places(moving)) is None:
             return None
         return torch.tensor(group[END_LOSS], dtype=torch.float64)
 
@@ -213,23 +204,26 @@ class FlowOptimizer(torch.optim.Optimizer):
         check_dense(parameter.grad for parameter in parameters)
         flow, scheme, step_size = self._plan(group)
         if closure is None and not scheme.closure_free(flow):
-            raise CompatibilityError(_remedy(flow, scheme))
-        _check_loss(flow, loss is None and flow.uses_loss)
+            raise CompatibilityError(remedy(flow, scheme))
+        check_loss(flow, loss is None and flow.uses_loss)
         sign = -1.0 if group["maximize"] else 1.0
-        oracle = GradientOracle(parameters, sign, closure, _remedy(flow, scheme))
+        oracle = GradientOracle(parameters, sign, closure, remedy(flow, scheme))
         seed = torch.tensor(group["seed"] % 2**63)
         noise = PhiloxNoise(seed, torch.tensor(0), tuple(offsets.tolist()))
         plan = Plan(flow, scheme, step_size, Constant(step_size), bool(group["maximize"]))
         evaluation = oracle.read(loss)
-        if (kept := self._carried(parameters)) is not None:
-            evaluation = Evaluation(evaluation.loss, kept)
-        state = self._state_of(group, parameters, flow, evaluation)
+        places = self._places(parameters)
+        if (gradient := carried_gradient(places)) is not None:
+            evaluation = Evaluation(evaluation.loss, gradient)
+        later = self.scheme.regular_start
+        state = stored_state(group, places, parameters, flow, evaluation, later)
         if not scheme.closure_free(flow):
             # Closures write into parameters and gradients in mid-step; the start stays.
             state = state.map(torch.clone)
             gradient = tuple(leaf.clone() for leaf in evaluation.gradient)
             evaluation = Evaluation(evaluation.loss, gradient)
-        self._keep(group, parameters, advanced(plan, state, evaluation, noise, oracle))
+        carry = advanced(plan, state, evaluation, noise, oracle)
+        store(group, places, parameters, carry)
 
     def _step_native(
         self,
@@ -246,20 +240,30 @@ class FlowOptimizer(torch.optim.Optimizer):
         values = *values, group["maximize"]
         prepared = native.prepared(place, values, lambda: self._planned(group))
         plan, names, scalars = prepared.plan, prepared.names, prepared.scalars
-        _check_loss(plan.flow, loss is None and prepared.uses_loss)
-        kept = [self.state[parameter] for parameter in parameters] if names else []
+        check_loss(plan.flow, loss is None and prepared.uses_loss)
+        places = self._places(parameters) if names else []
         sign = -1.0 if plan.maximize else 1.0
         fresh = False
         try:
-            variables = [[own[name] for own in kept] for name in names]
+            variables = [[own[name] for own in places] for name in names]
             shared = [group[name] for name in (*scalars, "time", "step")]
         except KeyError:
             fresh = True
             evaluation = GradientOracle(parameters, sign, None, "").read(loss)
-            state = self._state_of(group, parameters, plan.flow, evaluation)
+            state = stored_state(
+                group,
+                self._places(parameters),
+                parameters,
+                plan.flow,
+                evaluation,
+                self.scheme.regular_start,
+            )
             # A start value may be the gradient itself.
             variables = [
-                [leaf if name in k else leaf.clone() for leaf, k in zip(leaves, kept, strict=True)]
+                [
+                    leaf if name in own else leaf.clone()
+                    for leaf, own in zip(leaves, places, strict=True)
+                ]
                 for name, leaves in state.variables.items()
                 if name != "theta"
             ]
@@ -272,7 +276,7 @@ class FlowOptimizer(torch.optim.Optimizer):
         except UnfitError as error:
             raise CompatibilityError(f"compile=True does not fit: {error}") from error
         for name, leaves in zip(names, variables if fresh else (), strict=False):
-            for own, leaf in zip(kept, leaves, strict=True):
+            for own, leaf in zip(places, leaves, strict=True):
                 own[name] = leaf
         group.update(zip((*scalars, "time", "step"), after, strict=False))
 
@@ -284,97 +288,6 @@ class FlowOptimizer(torch.optim.Optimizer):
         flow, scheme, step_size = self._plan(group)
         return Plan(flow, scheme, step_size, Constant(step_size), bool(group["maximize"]))
 
-    def _carried(self, parameters: list[Tensor]) -> Leaves | None:
-        """The gradient with which the last step ended, if the scheme kept it."""
-        gradients = tuple(self.state[parameter].get(CARRIED) for parameter in parameters)
-        if any(gradient is None for gradient in gradients):
-            return None
-        return gradients
-
-    def _state_of(
-        self, group: dict, parameters: list[Tensor], flow: EquationFlow, evaluation: Evaluation
-    ) -> State:
-        """The state that `_keep` put away; where there is none, the flow's initial state."""
-        position = tuple(parameter.detach() for parameter in parameters)
-        step = torch.tensor(group.get("step", 0))
-        names = [name for name in flow.variables if name != "theta"]
-        kept = [self.state[parameter] for parameter in parameters]
-        variables = {name: [own.get(name) for own in kept] for name in names}
-        scalars = {name: group.get(name) for name in flow.scalars}
-        time = 0.0
-        if None in scalars.values() or any(leaf is None for v in variables.values() for leaf in v):
-            fresh = flow.initial_state(
-                position, step, lambda _: evaluation, self.scheme.regular_start
-            )
-            time = float(fresh.time)
-            for name, leaves in variables.items():
-                pairs = zip(leaves, fresh.variables[name], strict=True)
-                variables[name] = [new if leaf is None else leaf for leaf, new in pairs]
-            for name, value in scalars.items():
-                scalars[name] = float(fresh.scalars[name]) if value is None else value
-        return State(
-            {"theta": position, **{name: tuple(leaves) for name, leaves in variables.items()}},
-            {name: torch.tensor(value, dtype=torch.float64) for name, value in scalars.items()},
-            torch.tensor(group.get("time", time), dtype=torch.float64),
-            step,
-        )
-
-    def _keep(self, group: dict, parameters: list[Tensor], carry: Carry) -> None:
-        """Writes parameters, variables, and what is live into torch's places."""
-        state = carry.state
-        for index, parameter in enumerate(parameters):
-            parameter.copy_(state.position[index])
-            kept = self.state[parameter]
-            for name, leaves in state.variables.items():
-                if name != "theta":
-                    kept[name] = leaves[index]
-            if carry.evaluation is not None:
-                kept[CARRIED] = carry.evaluation.gradient[index]
-        if carry.evaluation is not None:
-            sign = -1.0 if group["maximize"] else 1.0
-            group[END_LOSS] = sign * float(carry.evaluation.loss)
-        group["time"], group["step"] = float(state.time), int(state.step)
-        for name, value in state.scalars.items():
-            group[name] = float(value)
-
-
-def _check_names(flow: EquationFlow) -> None:
-    """Raises `CompatibilityError` where a name of the flow has another meaning for torch."""
-    equations = flow.equations
-    in_groups = {*equations.hyperparameters, *(s.name for s in equations.scalars)} & GROUP_KEYS
-    of_parameters = {v.name for v in equations.variables} & {CARRIED, "step"}
-    if taken := sorted(in_groups | of_parameters):
-        raise CompatibilityError(
-            f"flow {flow.name!r} uses the names {taken}, which mean something else in an "
-            "optimizer's groups and state: rename them in the equations"
-        )
-
-
-def _check_loss(flow: EquationFlow, missing: bool) -> None:
-    if missing:
-        raise CompatibilityError(
-            f"flow {flow.name!r} moves by the value of the loss: call step(closure)"
-        )
-
-
-def _check_one_number(name: str, value: Tensor) -> None:
-    if value.ndim:
-        raise ConfigurationError(
-            f"{name}: an optimizer steps one network: it needs one number, a float or a 0-d "
-            f"tensor, got a tensor of shape {tuple(value.shape)}"
-        )
-
-
-def _remedy(flow: EquationFlow, scheme: Scheme) -> str:
-    """What to do where a scheme needs gradients that are not there."""
-    message = (
-        f"{scheme!r} needs gradients within the step, beyond the one at its start: call "
-        "step(closure)"
-    )
-    if isinstance(scheme, Splitting):
-        for length in range(len(scheme.word) - 1, 0, -1):
-            shorter = scheme.word[:length]
-            covers = set(shorter) == set(flow.letters)
-            if covers and Splitting(shorter).closure_free(flow):
-                return f"{message}, or use Splitting({shorter!r}), which needs none"
-    return message
+    def _places(self, parameters: list[Tensor]) -> list[dict[str, Any]]:
+        """Where torch keeps what belongs to parameters."""
+        return [self.state[parameter] for parameter in parameters]

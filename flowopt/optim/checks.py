@@ -1,0 +1,58 @@
+"""What an optimizer refuses, and with which remedy."""
+
+from torch import Tensor
+
+from flowopt.core.interfaces import Scheme
+from flowopt.errors import CompatibilityError, ConfigurationError
+from flowopt.flows import EquationFlow
+from flowopt.optim.storage import CARRIED, END_LOSS
+from flowopt.schemes import Splitting
+
+# What stands in param_groups, beside the hyperparameters and scalars of a flow.
+GROUP_KEYS = frozenset(
+    {"params", "param_names", "lr", "initial_lr", "maximize", "seed", "step", "time", END_LOSS}
+)
+
+
+def check_names(flow: EquationFlow) -> None:
+    """Raises `CompatibilityError` where a name of the flow has another meaning for torch."""
+    equations = flow.equations
+    in_groups = {*equations.hyperparameters, *(s.name for s in equations.scalars)} & GROUP_KEYS
+    of_parameters = {v.name for v in equations.variables} & {CARRIED, "step"}
+    if taken := sorted(in_groups | of_parameters):
+        raise CompatibilityError(
+            f"flow {flow.name!r} uses the names {taken}, which mean something else in an "
+            "optimizer's groups and state: rename them in the equations"
+        )
+
+
+def check_loss(flow: EquationFlow, missing: bool) -> None:
+    """Raises `CompatibilityError` where a flow moves by the value of a loss that is missing."""
+    if missing:
+        raise CompatibilityError(
+            f"flow {flow.name!r} moves by the value of the loss: call step(closure)"
+        )
+
+
+def check_one_number(name: str, value: Tensor) -> None:
+    """Raises `ConfigurationError` for a tensor of several numbers."""
+    if value.ndim:
+        raise ConfigurationError(
+            f"{name}: an optimizer steps one network: it needs one number, a float or a 0-d "
+            f"tensor, got a tensor of shape {tuple(value.shape)}"
+        )
+
+
+def remedy(flow: EquationFlow, scheme: Scheme) -> str:
+    """What to do where a scheme needs gradients that are not there."""
+    message = (
+        f"{scheme!r} needs gradients within the step, beyond the one at its start: call "
+        "step(closure)"
+    )
+    if isinstance(scheme, Splitting):
+        for length in range(len(scheme.word) - 1, 0, -1):
+            shorter = scheme.word[:length]
+            covers = set(shorter) == set(flow.letters)
+            if covers and Splitting(shorter).closure_free(flow):
+                return f"{message}, or use Splitting({shorter!r}), which needs none"
+    return message

@@ -1,0 +1,84 @@
+"""States in torch's places: tensors in `optimizer.state`, live numbers in `param_groups`."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from flowopt.core.evaluation import Evaluation
+from flowopt.core.state import Leaves, State
+from flowopt.flows import EquationFlow
+from flowopt.stepper import Carry
+
+# Kept between steps by schemes that end with a gradient.
+CARRIED = "end_gradient"
+END_LOSS = "end_loss"
+
+Places = Sequence[dict[str, Any]]
+
+
+def carried_gradient(places: Places) -> Leaves | None:
+    """The gradient with which the last step ended, if the scheme kept it."""
+    gradients = tuple(place.get(CARRIED) for place in places)
+    return None if any(gradient is None for gradient in gradients) else gradients
+
+
+def stored_state(
+    group: dict[str, Any],
+    places: Places,
+    parameters: Sequence[Tensor],
+    flow: EquationFlow,
+    evaluation: Evaluation,
+    later: bool,
+) -> State:
+    """The state that `store` put away; where there is none, the flow's initial state.
+
+    Args:
+        group: Of `param_groups`.
+        places: `optimizer.state` of each parameter.
+        parameters: Those that move.
+        flow: What steps them.
+        evaluation: At the parameters; a start value may need it.
+        later: Whether a flow that is singular at time 0 starts shortly after.
+    """
+    position = tuple(parameter.detach() for parameter in parameters)
+    step = torch.tensor(group.get("step", 0))
+    names = [name for name in flow.variables if name != "theta"]
+    variables = {name: [place.get(name) for place in places] for name in names}
+    scalars = {name: group.get(name) for name in flow.scalars}
+    time = 0.0
+    if None in scalars.values() or any(leaf is None for v in variables.values() for leaf in v):
+        fresh = flow.initial_state(position, step, lambda _: evaluation, later)
+        time = float(fresh.time)
+        for name, leaves in variables.items():
+            pairs = zip(leaves, fresh.variables[name], strict=True)
+            variables[name] = [new if leaf is None else leaf for leaf, new in pairs]
+        for name, value in scalars.items():
+            scalars[name] = float(fresh.scalars[name]) if value is None else value
+    return State(
+        {"theta": position, **{name: tuple(leaves) for name, leaves in variables.items()}},
+        {name: torch.tensor(value, dtype=torch.float64) for name, value in scalars.items()},
+        torch.tensor(group.get("time", time), dtype=torch.float64),
+        step,
+    )
+
+
+def store(
+    group: dict[str, Any], places: Places, parameters: Sequence[Tensor], carry: Carry
+) -> None:
+    """Writes parameters, variables, and what is live."""
+    state = carry.state
+    for index, (parameter, place) in enumerate(zip(parameters, places, strict=True)):
+        parameter.copy_(state.position[index])
+        for name, leaves in state.variables.items():
+            if name != "theta":
+                place[name] = leaves[index]
+        if carry.evaluation is not None:
+            place[CARRIED] = carry.evaluation.gradient[index]
+    if carry.evaluation is not None:
+        sign = -1.0 if group["maximize"] else 1.0
+        group[END_LOSS] = sign * float(carry.evaluation.loss)
+    group["time"], group["step"] = float(state.time), int(state.step)
+    for name, value in state.scalars.items():
+        group[name] = float(value)
