@@ -1,4 +1,4 @@
-"""Writer of IDX files, the counterpart of `studies.common.idx`."""
+"""Writer of IDX files, the counterpart of `studies.common.data.idx`."""
 
 import gzip
 from pathlib import Path

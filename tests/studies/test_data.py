@@ -1,6 +1,7 @@
 import hashlib
 import os
 import threading
+from dataclasses import replace
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 
@@ -10,10 +11,12 @@ import torch
 
 from flowopt.errors import DataError
 from studies.common import data
+from studies.common.data import files, mnist_images
+from studies.common.data.files import FOLDER_VARIABLE
 from tests.studies.idx_files import write_idx
 
-needs_mnist = pytest.mark.skipif(
-    not os.environ.get(data.FOLDER_VARIABLE), reason=f"{data.FOLDER_VARIABLE} is not set"
+needs_data = pytest.mark.skipif(
+    not os.environ.get(FOLDER_VARIABLE), reason=f"{FOLDER_VARIABLE} is not set"
 )
 
 # Of the official distribution: images of each digit in the training and the test part.
@@ -34,8 +37,8 @@ def small_mnist(tmp_path, monkeypatch):
     }
     paths = [write_idx(folder / "mnist" / name, entries) for name, entries in contents.items()]
     checksums = {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in paths}
-    monkeypatch.setattr(data, "MNIST_CHECKSUMS", checksums)
-    monkeypatch.setenv(data.FOLDER_VARIABLE, str(folder))
+    monkeypatch.setattr(mnist_images, "SOURCE", replace(mnist_images.SOURCE, checksums=checksums))
+    monkeypatch.setenv(FOLDER_VARIABLE, str(folder))
     return folder
 
 
@@ -52,10 +55,11 @@ def mirror(small_mnist, tmp_path, monkeypatch):
     )
     thread = threading.Thread(target=server.serve_forever, args=(0.01,))
     thread.start()
-    monkeypatch.delenv(data.FOLDER_VARIABLE)
+    monkeypatch.delenv(FOLDER_VARIABLE)
     monkeypatch.setenv("NO_PROXY", "127.0.0.1")
-    monkeypatch.setattr(data.pooch, "os_cache", lambda project: tmp_path / "cache" / project)
-    monkeypatch.setattr(data, "MNIST_MIRROR", f"http://127.0.0.1:{server.server_port}/")
+    monkeypatch.setattr(files.pooch, "os_cache", lambda project: tmp_path / "cache" / project)
+    address = f"http://127.0.0.1:{server.server_port}/"
+    monkeypatch.setattr(mnist_images, "SOURCE", replace(mnist_images.SOURCE, address=address))
     yield small_mnist / "mnist"
     server.shutdown()
     server.server_close()
@@ -88,7 +92,9 @@ def test_digits_are_split_the_same_way_each_time():
 
 
 def test_an_unknown_data_set_is_refused_with_the_nearest_name():
-    with pytest.raises(DataError, match=r"'minst', did you mean 'mnist'\? known are digits, mnist"):
+    with pytest.raises(
+        DataError, match=r"'minst', did you mean 'mnist'\? known are cifar10, digits,"
+    ):
         data.load("minst")
 
 
@@ -99,7 +105,7 @@ def test_images_are_scaled_by_255(small_mnist):
 
 
 def test_a_missing_folder_is_refused(monkeypatch, tmp_path):
-    monkeypatch.setenv(data.FOLDER_VARIABLE, str(tmp_path / "none"))
+    monkeypatch.setenv(FOLDER_VARIABLE, str(tmp_path / "none"))
     with pytest.raises(DataError, match="FLOWOPT_DATA names .*none, expected a folder"):
         data.load("mnist")
 
@@ -185,16 +191,31 @@ def test_an_input_that_is_not_finite_is_refused(entry):
         _dataset(train_inputs=torch.full((4, 2), entry))
 
 
-@needs_mnist
+@needs_data
 def test_mnist_has_the_official_number_of_each_digit():
     mnist = data.load("mnist")
     assert mnist.train_labels.bincount().tolist() == MNIST_TRAIN_COUNTS
     assert mnist.test_labels.bincount().tolist() == MNIST_TEST_COUNTS
 
 
-@needs_mnist
+@needs_data
 def test_mnist_has_784_features_with_the_official_mean_gray_level():
     mnist = data.load("mnist")
     assert mnist.train_inputs.shape == (60_000, 784)
     assert mnist.train_inputs.double().mean().item() * 255 == pytest.approx(33.318421, abs=1e-5)
     assert mnist.test_inputs.double().mean().item() * 255 == pytest.approx(33.791224, abs=1e-5)
+
+
+def test_iris_has_40_training_and_10_test_rows_of_each_species():
+    iris = data.load("iris")
+    assert iris.train_labels.bincount().tolist() == [40, 40, 40]
+    assert iris.test_labels.bincount().tolist() == [10, 10, 10]
+
+
+def test_each_measurement_of_iris_goes_from_0_to_1():
+    iris = data.load("iris")
+    inputs = torch.cat([iris.train_inputs, iris.test_inputs])
+    assert inputs.amin(0).tolist() == [0.0] * 4
+    assert inputs.amax(0).tolist() == [1.0] * 4
+    # Fisher's mean length of petals, 3.758 cm, between 1.0 and 6.9 cm.
+    assert inputs[:, 2].double().mean().item() == pytest.approx((3.758 - 1.0) / 5.9, abs=1e-4)

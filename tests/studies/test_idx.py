@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from flowopt.errors import DataError
-from studies.common.idx import read_idx
+from studies.common.data.idx import read_idx
 from tests.studies.idx_files import idx_bytes, write_idx
 
 IMAGES = np.arange(2 * 3 * 4).reshape(2, 3, 4)
