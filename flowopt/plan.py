@@ -69,8 +69,9 @@ def joined(
     # A scheme that ended with a gradient had it on the minibatch of the step before.
     behind = 1 if first and scheme.ends_with_gradient(flow) else 0
     evaluate = cache(lambda: oracle.evaluate(position, oracle.draw(first - behind, seed, batch)))
-    later = scheme.regular_start or control.regular_start
-    state = earlier or flow.initial_state(position, step, lambda _: evaluate(), later)
+    state = earlier or flow.initial_state(
+        position, step, lambda _: evaluate(), scheme.regular_start
+    )
     stepper = Stepper(
         flow,
         scheme,

@@ -24,7 +24,6 @@ class Constant:
     """
 
     rejects = False
-    regular_start = False
 
     def __init__(self, step_size: float | Tensor):
         """See the class."""
@@ -74,7 +73,6 @@ class Schedule:
     """
 
     rejects = False
-    regular_start = False
     advances = False
 
     def __init__(self, function: Callable[[int], float]):

@@ -40,7 +40,6 @@ class ErrorControl:
 
     rejects = True
     advances = True
-    regular_start = False
 
     def __init__(
         self, *, rtol: float = 1e-6, atol: float = 1e-9, first_step: float | Tensor | None = None

@@ -43,7 +43,6 @@ class LyapunovControl:
 
     rejects = True
     advances = False
-    regular_start = True
 
     def __init__(
         self,

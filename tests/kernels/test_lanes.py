@@ -40,8 +40,8 @@ def _under_way(pair, problem, control, dtype):
     flow = pair.flow.fitted(batch, device)
     none = torch.zeros(batch, dtype=torch.int64)
     control = CONTROLS[control](pair.step_size)
-    later = pair.scheme.regular_start or control.regular_start
-    state = flow.initial_state(position, none, lambda _: evaluation, later)
+    regular = pair.scheme.regular_start
+    state = flow.initial_state(position, none, lambda _: evaluation, regular)
     stepper = Stepper(
         flow,
         pair.scheme,

@@ -50,9 +50,6 @@ def _cases():
     """Every pair and control once, problems in turn; all other combinations when time allows."""
     found = []
     for place, (pair, control) in enumerate(controlled_pairs()):
-        # Just after a singular start energies are ratios of tiny numbers, and rounding decides.
-        if control == "lyapunov" and pair.flow.singular_at_start:
-            continue
         for number, problem in enumerate(SMALL_PROBLEMS):
             marks = () if number == place % len(SMALL_PROBLEMS) else (pytest.mark.slow,)
             name = f"{pair} {problem} {control}"

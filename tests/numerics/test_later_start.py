@@ -9,6 +9,7 @@ from torch import nn
 
 import flowopt as fo
 from flowopt.optim import FlowOptimizer
+from tests.reference.states import evaluation_of
 
 START = torch.tensor([1.0, -2.0], dtype=torch.float64)
 FORGOTTEN = -math.expm1(-0.7 * 2.0)
@@ -96,7 +97,32 @@ def test_an_optimizer_begins_as_integrate_does():
     torch.testing.assert_close(parameter.detach(), expected, rtol=0, atol=1e-13)
 
 
-def test_energy_control_starts_adam_where_its_energy_is_defined():
+WORDS = {"adam": "TMVA", "amsgrad": "TMVXA", "adabelief": "TMVA"}
+
+
+@pytest.mark.parametrize("name", WORDS)
+def test_an_energy_that_is_zero_by_zero_at_the_start_has_its_limit_there(name):
+    problem, rate = fo.problems.quadratic([1.0, 4.0]), 2.0
+    flow = getattr(fo.flows, name)(momentum_rate=rate)
+    settings = {"step_size": 1e-16, "record": {"energy": 1}, "duration": None, "steps": 1}
+    energies = run(flow, fo.Splitting(WORDS[name]), problem, **settings).records["energy"]
+    assert energies[0] == rate * problem.loss(START)
+    torch.testing.assert_close(energies[1], energies[0], rtol=1e-6, atol=0)
+
+
+@pytest.mark.parametrize("name", WORDS)
+def test_an_element_that_has_felt_no_gradient_adds_nothing_to_energy_and_rate(name):
+    flow, scheme = getattr(fo.flows, name)(), fo.Splitting(WORDS[name])
+    found = []
+    for start in (START, torch.cat([START, START.new_zeros(1)])):
+        problem = fo.problems.quadratic([1.0, 4.0, 2.0][: len(start)])
+        state = fo.integrate(flow, scheme, problem, start, step_size=1e-2, steps=5).state
+        here, energy = evaluation_of(problem, state.position), flow.energy("lyapunov")
+        found.append(torch.stack([energy.value(state, here), energy.rate(state, here)]))
+    torch.testing.assert_close(found[1], found[0], rtol=1e-14, atol=0)
+
+
+def test_energy_control_begins_adam_with_its_published_first_step():
     problem = fo.problems.analytic("poly_two")
     solution = run(
         fo.flows.adam(),
@@ -104,8 +130,11 @@ def test_energy_control_starts_adam_where_its_energy_is_defined():
         problem,
         step_size=None,
         duration=None,
-        control=fo.LyapunovControl(dissipation=0.1, growth=2.0),
+        control=fo.LyapunovControl(dissipation=0.1, growth=2.0, first_step=1e-3),
         steps=30,
-        record={"lyapunov": 1},
+        record={"lyapunov": 1, "position": 1},
     )
+    assert solution.times["lyapunov"][0] == 0.0
+    first = solution.records["position"].diff(dim=0)[0]
+    torch.testing.assert_close(first, -1e-3 * problem.gradient(START).sign(), rtol=1e-6, atol=0)
     assert (solution.records["lyapunov"].diff(dim=0) <= 0).all()

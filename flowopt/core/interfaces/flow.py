@@ -74,7 +74,7 @@ class FlowLike(Protocol):
 
     @property
     def singular_at_start(self) -> bool:
-        """Whether drift and energies are undefined, or without bound, at time 0."""
+        """Whether the summed drift is undefined, or without bound, at time 0."""
         ...
 
     def kind(self, letter: str, kind: str | None) -> str:

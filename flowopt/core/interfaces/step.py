@@ -21,7 +21,7 @@ class Scheme(Protocol):
     """Turns a flow into a step.
 
     Attributes:
-        regular_start: Whether drift or energies must be regular where it starts.
+        regular_start: Whether the drift must be regular where it starts.
     """
 
     regular_start: bool
@@ -133,11 +133,9 @@ class StepControl(Protocol):
 
     Attributes:
         rejects: Whether it ever does.
-        regular_start: Whether drift or energies must be regular where it starts.
     """
 
     rejects: bool
-    regular_start: bool
 
     @property
     def advances(self) -> bool:

@@ -1,19 +1,19 @@
 """Energies of a flow as functions of states."""
 
 from collections.abc import Mapping
-from functools import lru_cache
+from functools import lru_cache, partial
 
 import torch
 from torch import Tensor
 
 from flowopt.core.evaluation import Evaluation
-from flowopt.core.state import Leaves, State
+from flowopt.core.state import Leaves, State, lift, sum_elements
 from flowopt.errors import CompatibilityError
 from flowopt.flows.equations.code import energy_code
-from flowopt.flows.equations.formulas import evaluate_scalars, sum_formula
+from flowopt.flows.equations.formulas import evaluate_formulas, evaluate_scalars
 from flowopt.symbolic.energy import energy_of, energy_rate
 from flowopt.symbolic.functions import curvature, laplacian
-from flowopt.symbolic.language import Equations
+from flowopt.symbolic.language import Equations, theta
 from flowopt.symbolic.printer import Compiled
 
 
@@ -44,6 +44,8 @@ class FlowEnergy:
         self._source = flow, equations, name
         self._hyperparameters = hyperparameters
         self._value = _value_code(*self._source)
+        others = [v.name for v in equations.variables if v != theta]
+        self._rests = others if equations.later_start is not None else []
 
     @property
     def conserved(self) -> bool:
@@ -52,8 +54,12 @@ class FlowEnergy:
         return rate.density == 0 and rate.scalar == 0
 
     def value(self, state: State, evaluation: Evaluation) -> Tensor:
-        """E(state), (*batch,), float64."""
-        return self._evaluate(self._value, state, evaluation)
+        """E(state), (*batch,), float64.
+
+        Elements that have not felt a gradient yet, of which Adam's energy is 0/0, count as 0: the
+        limit from which they leave rest.
+        """
+        return self._evaluate(self._value, state, evaluation, state.time >= 0)
 
     def rate(self, state: State, evaluation: Evaluation, curvature: Leaves | None = None) -> Tensor:
         """Time derivative along the flow, of the expectation where there is noise.
@@ -65,7 +71,7 @@ class FlowEnergy:
                 `flowopt.problems.curvature(problem, state.position)`.
 
         Returns:
-            (*batch,), float64.
+            (*batch,), float64. Not a number where the flow is singular, as Adam's at time 0.
 
         Raises:
             DefinitionError: The rate is not derived for this energy.
@@ -78,13 +84,14 @@ class FlowEnergy:
                 "derivatives of the loss: give "
                 "curvature=flowopt.problems.curvature(problem, state.position)"
             )
-        return self._evaluate(codes, state, evaluation, curvature)
+        return self._evaluate(codes, state, evaluation, state.time > 0, curvature)
 
     def _evaluate(
         self,
         codes: tuple[Compiled, Compiled],
         state: State,
         evaluation: Evaluation,
+        may_rest: Tensor,
         second: Leaves | None = None,
     ) -> Tensor:
         density, scalar = codes
@@ -98,6 +105,18 @@ class FlowEnergy:
         if second is not None:
             leaves["curvature"] = second
         batch_dimensions = state.time.ndim
-        summed = sum_formula(density, scalars, leaves, batch_dimensions)
+        (values,) = evaluate_formulas(density, scalars, leaves, batch_dimensions)
+        if self._rests:
+            others = zip(*(state.variables[name] for name in self._rests), strict=True)
+            values = tuple(map(partial(_without_resting, may_rest), values, others))
+        parts = [sum_elements(value, batch_dimensions) for value in values]
         (rest,) = evaluate_scalars(scalar, scalars, leaves, batch_dimensions)
-        return summed + rest
+        return sum(parts, start=rest)
+
+
+def _without_resting(may_rest: Tensor, value: Tensor, others: tuple[Tensor, ...]) -> Tensor:
+    """A density with 0 for 0/0 where all that the method carries is 0."""
+    resting = (lift(may_rest, value) != 0) & (value != value)
+    for other in others:
+        resting = resting & (other == 0)
+    return torch.where(resting, 0.0, value)

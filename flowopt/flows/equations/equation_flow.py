@@ -160,7 +160,7 @@ class EquationFlow:
 
     @property
     def singular_at_start(self) -> bool:
-        """Whether drift and energies are undefined, or without bound, at time 0."""
+        """Whether the summed drift is undefined, or without bound, at time 0."""
         return self.equations.later_start is not None
 
     def with_hyperparameters(self, **changes: float | Tensor) -> "EquationFlow":
@@ -272,8 +272,8 @@ class EquationFlow:
             position: Leaves of θ, (*batch, *shape).
             step: Number of the first step, (*batch,), int64.
             evaluate: Called only if a start value needs the gradient.
-            later: Whether drift and energies must be regular: where they are not at time 0, the
-                state is that shortly after, by its series.
+            later: Whether the summed drift must be regular: where it is not at time 0, the state
+                is that shortly after, by its series.
         """
         later = later and self.singular_at_start
         state = empty_state(self.name, self.equations, self.hyperparameters, position, step, later)
