@@ -3,6 +3,7 @@
 from flowopt import adapters, analysis, classic, diagnostics, flows, optim, problems, stop, symbols
 from flowopt import controls as control
 from flowopt.controls import Constant, ErrorControl, LyapunovControl, Schedule
+from flowopt.core.partition import Partition
 from flowopt.core.state import State
 from flowopt.core.trajectory import Status
 from flowopt.errors import (
@@ -11,8 +12,10 @@ from flowopt.errors import (
     DataError,
     DefinitionError,
     FlowoptError,
+    PartitionError,
 )
 from flowopt.flows import EquationFlow as Flow
+from flowopt.flows import PartitionedFlow
 from flowopt.integrate import describe_kernel, integrate
 from flowopt.runs import Samples, Training, sample, train
 from flowopt.schemes import (
@@ -42,6 +45,9 @@ __all__ = [
     "LeimkuhlerMatthews",
     "LinearlyImplicitEuler",
     "LyapunovControl",
+    "Partition",
+    "PartitionError",
+    "PartitionedFlow",
     "RungeKutta",
     "Samples",
     "Schedule",

@@ -4,6 +4,7 @@ import torch
 from torch import Tensor
 
 from flowopt.core.interfaces import FlowLike, Oracle
+from flowopt.core.partition import places_of
 from flowopt.core.state import State, per_trajectory
 from flowopt.errors import CompatibilityError, ConfigurationError, FlowoptError
 
@@ -100,10 +101,11 @@ def check_state(state: State, flow: FlowLike, oracle: Oracle) -> None:
     shapes = [(*state.batch, *shape) for shape in oracle.shapes]
     for name, leaves in state.variables.items():
         found = [tuple(leaf.shape) for leaf in leaves]
-        if found != shapes:
+        due = [shapes[place] for place in places_of(flow.partition, name, len(shapes))]
+        if found != due:
             raise CompatibilityError(
                 f"{name!r} of the state has leaves of shapes {found}, the problem expects "
-                f"{shapes}: continue with the problem that the state comes from"
+                f"{due}: continue with the problem that the state comes from"
             )
 
 

@@ -13,6 +13,10 @@ class CompatibilityError(FlowoptError, ValueError):
     """A flow, a scheme, a control and a problem do not fit together."""
 
 
+class PartitionError(FlowoptError, ValueError):
+    """Blocks do not cover the parameters, each of them once, or do not fit a problem."""
+
+
 class ConfigurationError(FlowoptError, ValueError):
     """A setting has an unknown name or an impossible value."""
 

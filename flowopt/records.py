@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from flowopt.core.interfaces import FlowLike, Interpolant
-from flowopt.core.state import select
+from flowopt.core.state import State, select
 from flowopt.errors import CompatibilityError, ConfigurationError
 from flowopt.stepper import END_TOLERANCE, Carry, Stepper
 
@@ -35,7 +35,7 @@ class Recorder:
             raise ConfigurationError(
                 f"record maps names to intervals, as in {{'loss': 10}}, got {record!r}"
             )
-        self._flow, self._oracle, self._step_size = stepper.flow, stepper.oracle, step_size
+        self._flow, self._step_size = stepper.flow, step_size
         self._scheme = stepper.scheme
         self._series: list[tuple[str, int, Callable]] = []
         self._at_times: dict[str, AtTimes] = {}
@@ -149,10 +149,9 @@ class Recorder:
         flow = self._flow
         variables, scalars = flow.variables, flow.scalars
         energies = list(flow.energies)
-        if name == "position":
-            return lambda carry: self._joined(carry.state.position)
-        if name in variables:
-            return lambda carry: self._joined(carry.state.variables[name])
+        if name == "position" or name in variables:
+            variable = "theta" if name == "position" else name
+            return lambda carry: _side_by_side(carry.state, variable)
         if name in scalars:
             return lambda carry: carry.state.scalars[name]
         if name == "loss":
@@ -172,13 +171,6 @@ class Recorder:
         if not self._flow.per_step or self._step_size is None:
             return self._flow
         return self._flow.at_step_size(torch.as_tensor(self._step_size, dtype=torch.float64))
-
-    def _joined(self, leaves: tuple[Tensor, ...]) -> Tensor:
-        joined = self._oracle.join(leaves)
-        if isinstance(joined, Tensor):
-            return joined
-        batch = len(self._oracle.batch(leaves))
-        return torch.cat([leaf.flatten(batch) for leaf in joined.values()], -1)
 
 
 class AtTimes:
@@ -252,3 +244,12 @@ def _observed(name: str, function: Callable) -> Callable:
             ) from error
 
     return value
+
+
+def _side_by_side(state: State, variable: str) -> Tensor:
+    """The elements of a variable, (*batch, elements); that of a block has only its own."""
+    batch = state.time.ndim
+    leaves = state.variables[variable]
+    return torch.cat(
+        [leaf.flatten(batch) if leaf.ndim > batch else leaf[..., None] for leaf in leaves], -1
+    )

@@ -10,6 +10,7 @@ from flowopt import classic, flows, problems
 from flowopt.classic import Method
 from flowopt.controls import Constant, ErrorControl, LyapunovControl, Schedule
 from flowopt.core.interfaces import FlowLike, Scheme, StepControl
+from flowopt.core.partition import Partition
 from flowopt.problems import Landscape
 from flowopt.schemes import (
     TABLEAUX,
@@ -68,6 +69,44 @@ FLOWS: Mapping[str, FlowEntry] = {
         lambda: flows.langevin(friction=1.0, temperature=1e-4),
         ("BAOA", "BAOAB", "ABOBA", "OBABO", "OBA", "(AO)B(AO)"),
         1.0,
+    ),
+}
+
+
+def _two_blocks(first: FlowLike, second: FlowLike, **settings: Mapping) -> flows.PartitionedFlow:
+    """A flow for each of two coordinates."""
+    partition = Partition(("0", "1"), {"first": 0, "second": 1})
+    return flows.PartitionedFlow(partition, {"first": first, "second": second}, **settings)
+
+
+# Flows of two parameters, each of them a block.
+PARTITIONED: Mapping[str, FlowEntry] = {
+    "adlala": FlowEntry(
+        lambda: _two_blocks(
+            flows.adaptive_langevin(temperature=1e-4),
+            flows.langevin(friction=0.1, temperature=1e-4),
+            letters={"first": {"O": "CDEDC"}},
+        ),
+        ("AOAB",),
+        0.25,
+    ),
+    "lol": FlowEntry(
+        lambda: _two_blocks(
+            flows.langevin(friction=0.1, temperature=1e-4),
+            flows.langevin(friction=float("inf"), temperature=1e-4),
+        ),
+        ("BAOAB",),
+        0.25,
+    ),
+    "heavy_ball_and_adam": FlowEntry(
+        lambda: _two_blocks(
+            flows.heavy_ball(),
+            flows.adam(),
+            letters={"second": {"B": "TMV"}},
+            pace={"second": 0.5},
+        ),
+        ("OBA",),
+        1e-3,
     ),
 }
 

@@ -33,7 +33,8 @@ class Small:
     Attributes:
         limit: Square of the tolerance, 0-d float64: a tensor, so that a kernel takes it as an
             argument.
-        variables: Names of variables that must be small too, where the method has them.
+        variables: Names of variables that must be small too, where the method, or a block of it,
+            has them.
     """
 
     limit: Tensor
@@ -44,9 +45,9 @@ class Small:
         batch_dimensions = state.time.ndim
         small = squared_norm(evaluation.gradient, batch_dimensions) <= self.limit
         for name in self.variables:
-            if name in state.variables:
-                norm = squared_norm(state.variables[name], batch_dimensions)
-                small = small & (norm <= self.limit)
+            leaves = sum((v for k, v in state.variables.items() if _is_called(k, name)), start=())
+            if leaves:
+                small = small & (squared_norm(leaves, batch_dimensions) <= self.limit)
         return small
 
 
@@ -85,6 +86,11 @@ def tried_stop(
             f"{tuple(state.batch)}, one per trajectory, as in evaluation.loss < 0.1"
         )
     return Stop(stop, Status.STOPPED)
+
+
+def _is_called(variable: str, name: str) -> bool:
+    """Whether a variable, that of a block too, has a name."""
+    return variable.rpartition(".")[2] == name
 
 
 def _squared(tolerance: float) -> Tensor:

@@ -4,6 +4,7 @@ import math
 from collections.abc import Mapping
 
 import torch
+from torch import Tensor
 from torchsde import BrownianInterval
 
 from flowopt.core.interfaces import Increment, Key
@@ -66,11 +67,17 @@ class PathNoise:
     Args:
         path: Gives increments (batch, channels).
         channels: Name of each Wiener process → its channels.
+        part: Places of a block's leaves of θ, and all leaves; None for all.
     """
 
-    def __init__(self, path: BrownianPath, channels: Mapping[str, slice]):
+    def __init__(
+        self,
+        path: BrownianPath,
+        channels: Mapping[str, slice],
+        part: tuple[tuple[int, ...], Leaves] | None = None,
+    ):
         """See the class."""
-        self._path, self._channels = path, channels
+        self._path, self._channels, self._part = path, channels, part
 
     def normal(self, like: Leaves, key: Key) -> Leaves:
         """Standard normals in the shapes of `like`.
@@ -97,10 +104,22 @@ class PathNoise:
         moved = moved[:, self._channels[increment.wiener]] / (end - begin) ** 0.5
         batch = increment.time.ndim
         sizes = [leaf.shape[batch:].numel() for leaf in like]
-        pieces = moved.split(sizes, -1)
+        pieces = self._own(moved, sum(sizes), batch).split(sizes, -1)
         return tuple(
             piece.reshape(leaf.shape).to(leaf) for piece, leaf in zip(pieces, like, strict=True)
         )
+
+    def block(self, places: tuple[int, ...], position: Leaves) -> "PathNoise":
+        """The increments of some leaves of θ, where a process has those of all."""
+        return PathNoise(self._path, self._channels, (places, position))
+
+    def _own(self, moved: Tensor, wanted: int, batch: int) -> Tensor:
+        """The channels of the block, of a process that has channels for all elements of θ."""
+        if self._part is None or moved.shape[-1] == wanted:
+            return moved
+        places, position = self._part
+        pieces = moved.split([leaf.shape[batch:].numel() for leaf in position], -1)
+        return torch.cat([pieces[place] for place in places], -1)
 
     def uniform(self, like: Leaves, key: Key) -> Leaves:
         """Raises `CompatibilityError`: a Brownian path has no uniforms."""

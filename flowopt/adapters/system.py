@@ -1,6 +1,7 @@
 """A flow on a problem as one vector field on packed states, differentiable."""
 
 import math
+from collections.abc import Sequence
 from typing import Protocol
 
 import torch
@@ -9,6 +10,7 @@ from torch import Tensor
 from flowopt.core.evaluation import Evaluation
 from flowopt.core.interfaces import FlowLike, Oracle
 from flowopt.core.oracle import as_oracle
+from flowopt.core.partition import places_of
 from flowopt.core.state import Leaves, State
 from flowopt.errors import DataError
 
@@ -59,14 +61,12 @@ class System(torch.nn.Module):
                 "makes one"
             )
         parts = dict(zip(lengths, packed.split([*lengths.values()], -1), strict=True))
-        sizes = [math.prod(shape) for shape in shapes]
-        variables = {
-            name: tuple(
-                column.reshape((*leading, *shape))
-                for column, shape in zip(parts[name].split(sizes, -1), shapes, strict=True)
-            )
-            for name in self.flow.variables
-        }
+        variables = {}
+        for name in self.flow.variables:
+            own = self._shapes(name, shapes)
+            pieces = parts[name].split([math.prod(shape) for shape in own], -1)
+            pairs = zip(pieces, own, strict=True)
+            variables[name] = tuple(piece.reshape((*leading, *shape)) for piece, shape in pairs)
         values = {name: parts[name][..., 0].to(torch.float64) for name in self.flow.scalars}
         moment = torch.as_tensor(time, dtype=torch.float64, device=packed.device)
         moment = moment.reshape(moment.shape + (1,) * (len(leading) - moment.ndim))
@@ -75,9 +75,16 @@ class System(torch.nn.Module):
 
     def lengths(self, like: Placed) -> dict[str, int]:
         """How many numbers of a packed state each variable and each scalar has, in their order."""
-        size = sum(math.prod(shape) for shape in self._oracle(like).shapes)
-        variables = dict.fromkeys(self.flow.variables, size)
+        shapes = self._oracle(like).shapes
+        variables = {
+            name: sum(math.prod(shape) for shape in self._shapes(name, shapes))
+            for name in self.flow.variables
+        }
         return {**variables, **dict.fromkeys(self.flow.scalars, 1)}
+
+    def _shapes(self, variable: str, shapes: Sequence[tuple]) -> list[tuple[int, ...]]:
+        """Shapes of the leaves of a variable, of those that θ has."""
+        return [shapes[place] for place in places_of(self.flow.partition, variable, len(shapes))]
 
     def position(self, packed: Tensor) -> object:
         """θ of packed states, (*leading, dim), or parameters by name for a network."""

@@ -9,6 +9,7 @@ Reference:
 """
 
 import math
+from itertools import accumulate
 from typing import NamedTuple
 
 import torch
@@ -128,6 +129,14 @@ class PhiloxNoise(NamedTuple):
     def uniform(self, like: Leaves, key: Key) -> Leaves:
         """Independent uniforms on (0, 1) in the shapes of `like`."""
         return self._numbers(uniform_numbers, like, key)
+
+    def block(self, places: tuple[int, ...], position: Leaves) -> "PhiloxNoise":
+        """The noise of some leaves of θ, by their places among all, as in the noise of all."""
+        offsets = self.offsets
+        if offsets is None:
+            counts = [math.prod(leaf.shape[self.trajectory.ndim :]) for leaf in position]
+            offsets = (0, *accumulate(counts))
+        return self._replace(offsets=tuple(offsets[place] for place in places))
 
     def _numbers(self, generator, like: Leaves, key: Key) -> Leaves:
         batch = self.trajectory.ndim

@@ -20,10 +20,12 @@ from flowopt.flows.momentum import (
     nesterov_ema,
 )
 from flowopt.flows.newton import inna
+from flowopt.flows.partitioned.partitioned_flow import PartitionedFlow
 from flowopt.flows.thermostat import adaptive_langevin, nose_hoover
 
 __all__ = [
     "EquationFlow",
+    "PartitionedFlow",
     "accelerated_gradient",
     "adabelief",
     "adagrad",

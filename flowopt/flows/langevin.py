@@ -1,5 +1,6 @@
 """Langevin dynamics: flows with noise that sample exp(−L/temperature)."""
 
+import torch
 from sympy import sqrt
 from torch import Tensor
 
@@ -7,6 +8,8 @@ from flowopt.flows.equations.equation_flow import EquationFlow
 from flowopt.symbolic.language import LOSS, Equations, Term, g, p, symbol, theta
 
 friction, temperature = symbol("friction"), symbol("temperature")
+# exp(-friction · step size) is then 0, and 1 where the step size is 0; of infinity it is nan there.
+MOST_FRICTION = 1e300
 
 LANGEVIN = Equations(
     Term("B", drift={p: -g}),
@@ -31,13 +34,18 @@ def langevin(*, friction: float | Tensor = 1.0, temperature: float | Tensor) -> 
     a step is at hand.
 
     Args:
-        friction: γ, 1/time; infinite friction redraws the momentum at every step.
+        friction: γ, 1/time; infinite friction redraws the momentum at every step. It is taken as
+            1e300, so that a step of length 0 redraws nothing.
         temperature: T, in units of the loss as given: for a mean loss over N data, 1/N samples the
             posterior.
 
     Reference:
         Leimkuhler & Matthews 2013, Appl. Math. Res. Express 2013(1), 34.
     """
+    if isinstance(friction, Tensor):
+        friction = friction.to(torch.float64).clamp(max=MOST_FRICTION)
+    elif isinstance(friction, float):
+        friction = min(friction, MOST_FRICTION)
     return EquationFlow(LANGEVIN, name="langevin", friction=friction, temperature=temperature)
 
 

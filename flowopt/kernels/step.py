@@ -255,11 +255,9 @@ def _parts(
 
 def _key(stepper: Any, inputs: Inputs, kept: list) -> Hashable:
     flow, oracle, stop = stepper.flow, stepper.oracle, stepper.stop
-    equations = getattr(flow, "equations", None)
-    if equations is None:
+    what = getattr(flow, "definition", None)
+    if what is None:
         what = identity(flow, kept)
-    else:
-        what = (equations, flow.name, getattr(flow, "per_step", None))
     layout = tuple(
         (tensor.dtype, lane, inputs.rest(place) if lane else tensor.ndim)
         for place, (tensor, lane) in enumerate(zip(inputs.tensors, inputs.lanes, strict=True))

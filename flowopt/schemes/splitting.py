@@ -1,18 +1,14 @@
 """Splitting schemes: one map per letter of a word, composed from left to right."""
 
-import re
 from collections.abc import Mapping
 
 from torch import Tensor
 
-from flowopt.core.interfaces import Evaluate, FlowLike, LetterMove, Noise, Proposal
+from flowopt.core.interfaces import Evaluate, FlowLike, Noise, Proposal
 from flowopt.core.state import State
+from flowopt.core.word import MOST_LETTERS, groups_of, is_word, moves_of
 from flowopt.errors import CompatibilityError
 from flowopt.schemes.drift import check_noise
-
-MOST_LETTERS = 512
-GROUP = re.compile(r"[A-Z]|\([A-Z]{2,}\)")
-WORD = re.compile(rf"(?:{GROUP.pattern})+")
 
 
 class Splitting:
@@ -41,13 +37,13 @@ class Splitting:
 
     def __init__(self, word: str, maps: Mapping[str, str] | None = None):
         """See the class."""
-        if not isinstance(word, str) or not WORD.fullmatch(word) or len(word) > MOST_LETTERS:
+        if not is_word(word):
             raise CompatibilityError(
                 f"a splitting word is made of up to {MOST_LETTERS} capital letters, as in 'BAOAB', "
                 f"with those that move jointly in parentheses, as in '(AO)B(AO)', got {word!r}"
             )
         self.word = word
-        groups = ["".join(sorted(group.strip("()"))) for group in GROUP.findall(word)]
+        groups = groups_of(word)
         if not isinstance(maps, Mapping | None):
             raise CompatibilityError(
                 f"maps={maps!r}: give letters and their maps, as in maps={{'A': 'euler'}}"
@@ -58,10 +54,7 @@ class Splitting:
                 raise CompatibilityError(
                     f"maps={self.maps}: give letters of {word!r} one of 'exact', 'frozen', 'euler'"
                 )
-        self.moves = tuple(
-            LetterMove(group, self.maps.get(group), *_shares(word, groups, place))
-            for place, group in enumerate(groups)
-        )
+        self.moves = moves_of(word, self.maps)
 
     def __repr__(self) -> str:
         """As it is written."""
@@ -85,10 +78,11 @@ class Splitting:
 
     def order(self, flow: FlowLike) -> float:
         """Order for a generic loss: 2 for a palindrome of exact maps, else 1; weak where noisy."""
-        if any(flow.kind(move.letter, move.kind) != "exact" for move in self.moves):
+        kinds = {flow.kind(move.letter, move.kind) for move in self.moves}
+        if not kinds <= {"exact", "symmetric"}:
             return 1.0
         letters = [move.letter for move in self.moves]
-        if len(set(letters)) == 1:
+        if len(set(letters)) == 1 and kinds == {"exact"}:
             return float("inf")
         return 2.0 if letters == letters[::-1] else 1.0
 
@@ -125,15 +119,3 @@ class Splitting:
             if flow.moves_position(move.letter):
                 known = False
         return count
-
-
-def _shares(word: str, groups: list[str], place: int) -> tuple[int, int, int]:
-    """Into how many parts letters divide the step, their place, and which of the parts it is."""
-    letters = groups[place]
-    shares = {(word.count(x), place, "".join(groups[:place]).count(x)) for x in letters}
-    if len(set(letters)) < len(letters) or len(shares) > 1:
-        raise CompatibilityError(
-            f"word {word!r}: letters that move jointly, {letters}, are distinct and move over the "
-            "same shares of the step"
-        )
-    return shares.pop()

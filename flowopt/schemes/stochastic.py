@@ -129,3 +129,7 @@ class _WithNext:
             next_key = next_key._replace(increment=key.increment._replace(time=time))
         following = self.noise.normal(like, next_key)
         return tuple((own + after) / 2 for own, after in zip(now, following, strict=True))
+
+    def block(self, places: tuple[int, ...], position: Leaves) -> "_WithNext":
+        """The same of the noise of some leaves of θ."""
+        return _WithNext(self.noise.block(places, position))

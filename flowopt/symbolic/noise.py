@@ -1,7 +1,7 @@
 """What kind of noise a flow has."""
 
 from functools import lru_cache
-from typing import Literal
+from typing import Literal, get_args
 
 import sympy
 
@@ -9,6 +9,8 @@ from flowopt.symbolic.functions import total
 from flowopt.symbolic.language import LOSS, Equations, Term, g, theta
 
 NoiseKind = Literal["none", "additive", "undriven", "driven"]
+# From nothing to what a scheme can do least with.
+NOISE_KINDS: tuple[NoiseKind, ...] = get_args(NoiseKind)
 
 
 @lru_cache(maxsize=128)

@@ -21,7 +21,6 @@ from tests.reference.states import (
     Loss,
     evaluation_of,
     flat,
-    one_step,
     state_of,
 )
 
@@ -72,25 +71,25 @@ def test_a_run_in_two_parts_is_the_run_in_one(pair):
 
 
 class Recording:
-    """Noise of zeros that keeps the keys it is asked for."""
+    """Noise of zeros that keeps the keys it is asked for, and which leaves they are for."""
 
-    def __init__(self):
-        self.keys = []
+    def __init__(self, keys, places=None):
+        self.keys, self.places = keys, places
 
     def normal(self, like, key):
-        self.keys.append((int(key.step[0]), key.substep))
+        self.keys.append((self.places, int(key.step), key.substep))
         return tuple(torch.zeros_like(leaf) for leaf in like)
+
+    def block(self, places, position):
+        return Recording(self.keys, places)
 
 
 @pytest.mark.parametrize("pair", NOISY, ids=str)
 def test_every_draw_of_a_step_has_a_key_of_its_own(pair):
-    noise = Recording()
-    start = torch.zeros(1, 2, dtype=torch.float64)
-    scalars = dict.fromkeys(pair.flow.scalars, torch.zeros(1, dtype=torch.float64))
-    state = state_of(dict.fromkeys(pair.flow.variables, start), **scalars)
-    one_step(pair.flow, pair.scheme, HILLS, state, 0.1, noise)
-    assert len(set(noise.keys)) == len(noise.keys) > 0
-    assert all(0 <= substep < 2**16 for _, substep in noise.keys)
+    keys = []
+    run(pair, HILLS, torch.zeros(2, dtype=torch.float64), steps=1, noise=Recording(keys))
+    assert len(set(keys)) == len(keys) > 0
+    assert all(0 <= substep < 2**16 for _, _, substep in keys)
 
 
 @pytest.mark.parametrize("pair", CLOSURE_FREE, ids=str)

@@ -14,7 +14,7 @@ from flowopt.kernels.device.libdevice import TOOLKITS, find_libdevice
 from flowopt.kernels.program import FUNCTIONS, MACHINE_OPS
 from flowopt.registry import CONTROLS, PROBLEMS
 from tests.kernels.machinery import loop_of
-from tests.reference.pairs import controlled_pairs
+from tests.reference.pairs import controlled_pairs, fitting
 
 ALL = {name: build() for name, build in PROBLEMS.items()}
 DTYPES = (torch.float64, torch.float32)
@@ -30,7 +30,8 @@ def _cases():
     """Every pair and control once, types and problems in turn; the other type when time allows."""
     found = []
     for place, (pair, control) in enumerate(controlled_pairs()):
-        problem = list(ALL)[place % len(ALL)]
+        names = fitting(pair, ALL)
+        problem = names[place % len(names)]
         for number, dtype in enumerate(DTYPES):
             marks = () if number == place % 2 else (pytest.mark.slow,)
             name = f"{pair} {problem} {control} {dtype}"

@@ -5,7 +5,7 @@ import torch
 
 import flowopt as fo
 from flowopt.registry import CONTROLS, PROBLEMS
-from tests.reference.pairs import ELEMENTWISE, SMALL_PROBLEMS, controlled_pairs
+from tests.reference.pairs import ELEMENTWISE, SMALL_PROBLEMS, controlled_pairs, small_problems
 
 STEPS = 50
 # Powers up to three, sums of two terms, no functions: every bit agrees.
@@ -50,8 +50,8 @@ def _cases():
     """Every pair and control once, problems in turn; all other combinations when time allows."""
     found = []
     for place, (pair, control) in enumerate(controlled_pairs()):
-        for number, problem in enumerate(SMALL_PROBLEMS):
-            marks = () if number == place % len(SMALL_PROBLEMS) else (pytest.mark.slow,)
+        for problem, now in small_problems(pair, place):
+            marks = () if now else (pytest.mark.slow,)
             name = f"{pair} {problem} {control}"
             found.append(pytest.param(pair, problem, control, marks=marks, id=name))
     return found

@@ -92,7 +92,7 @@ def stepped_expectations(scheme, p, theta, step_size):
     nodes, weights = numpy.polynomial.hermite_e.hermegauss(NODES)
     double_well, at_start = fo.problems.double_well(), torch.zeros(1, dtype=torch.float64)
     start = {"p": at_start, "theta": at_start}
-    draws = draws_of(langevin(), scheme, double_well, start, step_size)
+    draws = len(draws_of(langevin(), scheme, double_well, state_of(start), step_size))
     grids = numpy.meshgrid(*[nodes] * draws, indexing="ij")
     weight = numpy.prod(numpy.meshgrid(*[weights] * draws, indexing="ij"), axis=0).ravel()
     normals = [(torch.from_numpy(grid.ravel().copy()),) for grid in grids]

@@ -6,11 +6,12 @@ import torch
 from scipy.linalg import solve_discrete_lyapunov
 from torch import Tensor
 
-from flowopt import Flow
+from flowopt import Flow, State
 from flowopt.core.interfaces import Key, Scheme
 from flowopt.core.state import Leaves
 
-from .states import GivenNormals, flat, one_step, state_of
+from .states import GivenNormals, evaluation_of, flat, one_step, unflat
+from .states import columns as columns_of
 
 
 class AffineMap(NamedTuple):
@@ -39,32 +40,41 @@ class CountingZeros:
         self.sizes.append(len(like))
         return tuple(torch.zeros_like(leaf) for leaf in like)
 
+    def block(self, places: tuple[int, ...], position: Leaves) -> "CountingZeros":
+        return self
+
 
 def affine_map(flow: Flow, scheme: Scheme, problem: object, step_size: float) -> AffineMap:
     """The map of all variables, probed with unit states and unit normals; nothing is sampled."""
-    dim, names = problem.dim, sorted(flow.variables)
-    still = dict.fromkeys(names, torch.zeros(dim, dtype=torch.float64))
-    draws = draws_of(flow, scheme, problem, still, step_size)
-    numbers = len(names) * dim
-    probes = torch.eye(1 + numbers + draws * dim, dtype=torch.float64)
+    still = _still(flow, problem)
+    sizes = draws_of(flow, scheme, problem, still, step_size)
+    numbers = flat(still).shape[-1]
+    probes = torch.eye(1 + numbers + sum(sizes), dtype=torch.float64)
     states, normals = probes[:, 1 : 1 + numbers], probes[:, 1 + numbers :]
     end = one_step(
         flow,
         scheme,
         problem,
-        state_of(dict(zip(names, states.split(dim, -1), strict=True))),
+        unflat(states, still),
         step_size,
-        GivenNormals([block.unbind(-1) for block in normals.split(dim, -1)]),
+        GivenNormals([block.unbind(-1) for block in normals.split(sizes, -1)]),
     )
     offset, *columns = flat(end)
     columns = torch.stack([column - offset for column in columns], -1)
     return AffineMap(columns[:, :numbers], offset, columns[:, numbers:])
 
 
+def _still(flow: Flow, problem: object) -> State:
+    """The state of a flow at the origin."""
+    position = columns_of(torch.zeros(problem.dim, dtype=torch.float64))
+    evaluation = evaluation_of(problem, position)
+    return flow.initial_state(position, torch.tensor(0), lambda _: evaluation)
+
+
 def draws_of(
-    flow: Flow, scheme: Scheme, problem: object, variables: dict[str, Tensor], step_size: float
-) -> int:
-    """How often a step asks for normals."""
+    flow: Flow, scheme: Scheme, problem: object, state: State, step_size: float
+) -> list[int]:
+    """For how many leaves each draw of a step is."""
     counter = CountingZeros()
-    one_step(flow, scheme, problem, state_of(variables), step_size, counter)
-    return len(counter.sizes)
+    one_step(flow, scheme, problem, state, step_size, counter)
+    return counter.sizes

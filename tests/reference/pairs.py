@@ -1,12 +1,14 @@
 """Every flow with every scheme that fits it, from the registry."""
 
+from collections.abc import Mapping
 from typing import NamedTuple
 
 import pytest
 
 from flowopt import CompatibilityError, Flow, Splitting
 from flowopt.core.interfaces import Scheme
-from flowopt.registry import CONTROLS, FLOWS, METHODS, SCHEMES
+from flowopt.problems import Landscape
+from flowopt.registry import CONTROLS, FLOWS, METHODS, PARTITIONED, PROBLEMS, SCHEMES
 
 from .solutions import CORNERED, slow_flow
 
@@ -42,6 +44,9 @@ def fits(flow: Flow, scheme: Scheme) -> bool:
 # like another, so of each other flow it is enough that one scheme, in turn, steps it.
 EVERY_SCHEME = ("gradient_flow", "heavy_ball", "rmsprop", "langevin")
 
+# Infinite friction has no drift to sum.
+INFINITE = ("lol",)
+
 
 def drift_schemes(name: str) -> list[Scheme]:
     """Schemes on the summed drift with which a registered flow is tried."""
@@ -65,16 +70,36 @@ def _all_pairs() -> list[Pair]:
     for name, build in METHODS.items():
         method = build()
         pairs.append(Pair(f"method {name}", method.flow, method.scheme, 1e-3))
+    for name, entry in PARTITIONED.items():
+        flow = entry.build()
+        schemes = [Splitting(word) for word in entry.words]
+        if name not in INFINITE:
+            schemes += [scheme for build in SCHEMES.values() if fits(flow, scheme := build())][:1]
+        pairs += [Pair(name, flow, scheme, 1e-3) for scheme in schemes]
     return pairs
 
 
 PAIRS = _all_pairs()
 # One coordinate, a sum of independent ones, a product: what every pair is tried on.
-SMALL_PROBLEMS = ("quadratic", "double_well", "rosenbrock")
+SMALL_PROBLEMS = {name: PROBLEMS[name]() for name in ("quadratic", "double_well", "rosenbrock")}
 NOISE_FREE = [pair for pair in PAIRS if not pair.flow.noisy]
 NOISY = [pair for pair in PAIRS if pair.flow.noisy]
 ELEMENTWISE = [pair for pair in PAIRS if pair.scheme.elementwise]
-CLOSURE_FREE = [pair for pair in PAIRS if pair.scheme.closure_free(pair.flow)]
+CLOSURE_FREE = [
+    pair for pair in PAIRS if pair.scheme.closure_free(pair.flow) and pair.flow.partition is None
+]
+
+
+def fitting(pair: Pair, problems: Mapping[str, Landscape]) -> list[str]:
+    """Problems that have the parameters of a flow."""
+    partition = pair.flow.partition
+    return [n for n, p in problems.items() if partition is None or p.dim == len(partition.leaves)]
+
+
+def small_problems(pair: Pair, place: int) -> list[tuple[str, bool]]:
+    """Small problems that a flow fits, and which of them is its in turn."""
+    names = fitting(pair, SMALL_PROBLEMS)
+    return [(name, number == place % len(names)) for number, name in enumerate(names)]
 
 
 def controlled_pairs() -> list[tuple[Pair, str]]:
@@ -97,8 +122,8 @@ def in_turn(pairs: list[Pair]) -> list:
             pair,
             problem,
             id=f"{pair} {problem}",
-            marks=() if number == place % len(SMALL_PROBLEMS) else (pytest.mark.slow,),
+            marks=() if now else (pytest.mark.slow,),
         )
         for place, pair in enumerate(pairs)
-        for number, problem in enumerate(SMALL_PROBLEMS)
+        for problem, now in small_problems(pair, place)
     ]

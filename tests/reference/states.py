@@ -41,6 +41,9 @@ class GivenNormals:
     def normal(self, like: Leaves, key: Key) -> Leaves:
         return tuple(n.expand_as(leaf) for n, leaf in zip(next(self._draws), like, strict=True))
 
+    def block(self, places: tuple[int, ...], position: Leaves) -> "GivenNormals":
+        return self
+
 
 def columns(rows: Tensor) -> Leaves:
     """(*batch, dim) as one leaf per coordinate."""

@@ -65,3 +65,7 @@ class Noise(Protocol):
     def uniform(self, like: Leaves, key: Key) -> Leaves:
         """Independent uniforms on (0, 1) in the shapes of `like`."""
         ...
+
+    def block(self, places: tuple[int, ...], position: Leaves) -> Noise:
+        """The noise of some leaves of θ, by their places among all, as in the noise of all."""
+        ...

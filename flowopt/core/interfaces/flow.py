@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 from torch import Tensor
@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from flowopt.core.evaluation import Evaluation
     from flowopt.core.interfaces.draws import Noise, Wiener
     from flowopt.core.interfaces.problem import Energy
+    from flowopt.core.partition import Partition
     from flowopt.core.state import Leaves, State
 
 Evaluate = Callable[["State"], "Evaluation"]
@@ -23,6 +24,16 @@ class FlowLike(Protocol):
 
     name: str
     per_step: frozenset[str]
+
+    @property
+    def partition(self) -> Partition | None:
+        """Blocks of leaves: a variable "first.p" has those of block "first" alone."""
+        ...
+
+    @property
+    def definition(self) -> Hashable:
+        """What a program of its steps depends on: all but the values of hyperparameters."""
+        ...
 
     @property
     def variables(self) -> tuple[str, ...]:
@@ -78,7 +89,11 @@ class FlowLike(Protocol):
         ...
 
     def kind(self, letter: str, kind: str | None) -> str:
-        """Kind of the map of a letter, or of several: exact, frozen or euler."""
+        """Kind of the map of a letter, or of several.
+
+        "exact", "frozen" or "euler"; where it is made of several maps, "symmetric": of exact ones,
+        the same from either end; or "composed": of exact ones.
+        """
         ...
 
     def uses_gradient(self, letter: str) -> bool:
@@ -142,6 +157,7 @@ class LetterMove(NamedTuple):
         parts: How often the word names the letter: each time it covers 1/parts of the step.
         place: Position in the word; keys the noise.
         part: Which of the parts, from 0.
+        word: All letters of the word, those that move jointly together.
     """
 
     letter: str
@@ -149,3 +165,4 @@ class LetterMove(NamedTuple):
     parts: int
     place: int
     part: int = 0
+    word: tuple[str, ...] = ()

@@ -1,6 +1,6 @@
 """A flow made of equations: the only place where formulas meet states."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Hashable, Iterable, Mapping
 from types import MappingProxyType
 
 import sympy
@@ -19,13 +19,12 @@ from flowopt.flows.equations.code import (
     drift_code,
     kick_code,
     letter_code,
-    start_code,
     wiener_processes,
 )
 from flowopt.flows.equations.draws import draw_normals
 from flowopt.flows.equations.energy import FlowEnergy
 from flowopt.flows.equations.hyperparameters import checked_hyperparameters
-from flowopt.flows.equations.running import empty_state, run_code
+from flowopt.flows.equations.running import later_time, run_code, start_state
 from flowopt.symbolic.energy import energy_rate
 from flowopt.symbolic.language import LOSS, Equations, Term, g, theta
 from flowopt.symbolic.latex import latex
@@ -48,6 +47,8 @@ class EquationFlow:
         per_step: Hyperparameters given as rate × step size, without unit.
         name: For messages and tables.
     """
+
+    partition = None
 
     def __init__(
         self,
@@ -111,6 +112,11 @@ class EquationFlow:
     def __getstate__(self) -> dict:
         """Everything but compiled code, which is made again when needed."""
         return {**self.__dict__, "_codes": {}}
+
+    @property
+    def definition(self) -> Hashable:
+        """What a program of its steps depends on: all but the values of hyperparameters."""
+        return self.equations, self.name, self.per_step
 
     @property
     def letters(self) -> tuple[str, ...]:
@@ -263,8 +269,12 @@ class EquationFlow:
         """Whether a letter moves θ."""
         return theta in self._term(letter).moved
 
+    def later_time(self, step: Tensor) -> Tensor:
+        """From when on drift and energies are regular, (*batch,); step numbers give the shape."""
+        return later_time(self.name, self.equations, self.hyperparameters, step)
+
     def initial_state(
-        self, position: Leaves, step: Tensor, evaluate: Evaluate, later: bool = False
+        self, position: Leaves, step: Tensor, evaluate: Evaluate, later: bool | Tensor = False
     ) -> State:
         """The state at time 0: declared start values, zero elsewhere.
 
@@ -273,23 +283,16 @@ class EquationFlow:
             step: Number of the first step, (*batch,), int64.
             evaluate: Called only if a start value needs the gradient.
             later: Whether the summed drift must be regular: where it is not at time 0, the state
-                is that shortly after, by its series.
+                is that shortly after, by its series; or at which time, (*batch,).
         """
-        later = later and self.singular_at_start
-        state = empty_state(self.name, self.equations, self.hyperparameters, position, step, later)
-        if not (self.equations.start or later):
-            return state
-        code = start_code(self.name, self.equations, later)
-        values, scalars = run_code(
-            code, self.hyperparameters, state, torch.zeros_like(state.time), evaluate, ()
+        return start_state(
+            self.name, self.equations, self.hyperparameters, position, step, evaluate, later
         )
-        return state.updated(values, scalars)
 
     def drift(self, state: State, evaluation: Evaluation) -> State:
         """The sum of all drifts, as a tangent whose time runs at rate 1."""
         self._check_physical_time("the summed drift")
-        code = self._codes.get(("drift",)) or drift_code(self.name, self.equations)
-        self._codes["drift",] = code
+        code = self._code(drift_code)
         return self._tangent(code, state, lambda _: evaluation)
 
     def drift_along(
@@ -327,8 +330,7 @@ class EquationFlow:
     def kick(self, state: State, step_size: Tensor, evaluate: Evaluate, noise: Noise) -> State:
         """The sum of all noise over a step, σ(z)·√h·ξ for standard normals ξ, as a tangent."""
         self._check_physical_time("the summed noise")
-        code = self._codes.get(("kick",)) or kick_code(self.name, self.equations)
-        self._codes["kick",] = code
+        code = self._code(kick_code)
         normals = draw_normals(code, state, step_size, noise, 0, (0.0, 1.0))
         values, scalars = run_code(code, self.hyperparameters, state, step_size, evaluate, normals)
         return state.map(torch.zeros_like).updated(values, scalars)
@@ -367,6 +369,11 @@ class EquationFlow:
                     f"flow {self.name!r} has no letter {letter!r}: it has {list(self.letters)}"
                 )
         return self.equations.joined(letters)
+
+    def _code(self, make: Callable[[str, Equations], Code]) -> Code:
+        if (make,) not in self._codes:
+            self._codes[make,] = make(self.name, self.equations)
+        return self._codes[make,]
 
     def _letter(self, move: LetterMove) -> Code:
         key = (move.letter, move.kind, move.parts)

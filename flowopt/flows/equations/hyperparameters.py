@@ -25,12 +25,13 @@ def checked_hyperparameters(
             + "Give each a value by keyword, as in friction=1.0; variables of the method are "
             + f"{[v.name for v in (*equations.variables, *equations.scalars)]}"
         )
-    return {name: _number(flow, name, values[name]) for name in expected}
+    return {name: number(flow, name, values[name]) for name in expected}
 
 
-def _number(flow: str, name: str, value: object) -> Tensor:
-    number = isinstance(value, int | float | Tensor) and not isinstance(value, bool)
-    if not number or (isinstance(value, Tensor) and value.is_complex()):
+def number(flow: str, name: str, value: object) -> Tensor:
+    """A value as a float64 tensor; raises `DefinitionError` for what is no real number."""
+    real = isinstance(value, int | float | Tensor) and not isinstance(value, bool)
+    if not real or (isinstance(value, Tensor) and value.is_complex()):
         raise DefinitionError(
             f"flow {flow!r}: {name} = {value!r} is no real number: "
             "give a float or a (*batch,) tensor"

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from flowopt.core.interfaces import Evaluate
 from flowopt.core.state import Leaves, State
-from flowopt.flows.equations.code import Code, time_code
+from flowopt.flows.equations.code import Code, start_code, time_code
 from flowopt.flows.equations.formulas import evaluate_formulas, evaluate_scalars
 from flowopt.symbolic.language import Equations, theta
 from flowopt.symbolic.tangent import PREFIX
@@ -59,21 +59,48 @@ def run_code(
     )
 
 
-def empty_state(
+def later_time(
+    name: str, equations: Equations, hyperparameters: Mapping[str, Tensor], step: Tensor
+) -> Tensor:
+    """When the declared later start is, (*batch,); 0 where there is none."""
+    zero = step.to(torch.float64) * 0.0
+    if equations.later_start is None:
+        return zero
+    values = {**hyperparameters, "t": zero}
+    return evaluate_scalars(time_code(name, equations), values, {}, zero.ndim)[0]
+
+
+def start_state(
     name: str,
     equations: Equations,
     hyperparameters: Mapping[str, Tensor],
     position: Leaves,
     step: Tensor,
-    later: bool,
+    evaluate: Evaluate,
+    later: bool | Tensor,
 ) -> State:
-    """Zero for all but θ, at time 0 or at the declared later time."""
+    """Declared start values, zero for all else but θ.
+
+    Args:
+        name: Of the flow.
+        equations: Of the flow.
+        hyperparameters: Name → 0-d or (*batch,) tensor.
+        position: Leaves of θ.
+        step: Number of the first step, (*batch,).
+        evaluate: Called only if a start value needs the gradient.
+        later: Whether to begin at the declared later time, or at which one, (*batch,).
+    """
     zero = step.to(torch.float64) * 0.0
-    time = zero
-    if later:
-        values = {**hyperparameters, "t": zero}
-        (time,) = evaluate_scalars(time_code(name, equations), values, {}, zero.ndim)
+    series = equations.later_start is not None and later is not False
+    time = later if isinstance(later, Tensor) else zero
+    if later is True:
+        time = later_time(name, equations, hyperparameters, step)
     others = [v.name for v in equations.variables if v != theta]
     variables = {"theta": position}
     variables |= {name: tuple(torch.zeros_like(leaf) for leaf in position) for name in others}
-    return State(variables, {s.name: zero for s in equations.scalars}, time, step)
+    state = State(variables, {s.name: zero for s in equations.scalars}, time, step)
+    if not (equations.start or series):
+        return state
+    code = start_code(name, equations, series)
+    values, scalars = run_code(code, hyperparameters, state, zero, evaluate, ())
+    return state.updated(values, scalars)

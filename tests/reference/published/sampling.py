@@ -43,3 +43,36 @@ def psgld(position, gradient, normals, *, lr, alpha, eps, temperature):
         scale = 1 / (eps + torch.sqrt(average))
         position = position - lr * scale * g + torch.sqrt(2 * lr * temperature * scale) * normal
     return position
+
+
+def adlala(position, gradient, normals, *, first, rest):
+    """Leimkuhler, Matthews & Vlaar 2019, equation 15: one step for each three of the normals.
+
+    The first coordinate has adaptive Langevin dynamics, the other Langevin dynamics; a step is
+    A¹A² C¹D¹E¹ O² E¹D¹C¹ A²A¹ with halves, then B²B¹ with one gradient.
+
+    Args:
+        position: (2,).
+        gradient: Of the loss, (2,) to (2,).
+        normals: Those of D¹, D¹ again, and O², as numbers.
+        first: step_size, temperature, driving_noise, coupling.
+        rest: friction, temperature.
+    """
+    h, temperature, noise, coupling = first
+    friction, other = rest
+    decay = math.exp(-friction * h)
+    p, q, xi = 0.0, 0.0, 0.0
+    x, y = position.tolist()
+    for before, after, kick in normals:
+        x, y = x + h / 2 * p, y + h / 2 * q
+        p = math.exp(-xi * h / 2) * p
+        p = p + noise * math.sqrt(h / 2) * before
+        xi = xi + h / 2 * coupling * (p**2 - temperature)
+        q = decay * q + math.sqrt(other * (1 - decay**2)) * kick
+        xi = xi + h / 2 * coupling * (p**2 - temperature)
+        p = p + noise * math.sqrt(h / 2) * after
+        p = math.exp(-xi * h / 2) * p
+        x, y = x + h / 2 * p, y + h / 2 * q
+        slope = gradient(torch.tensor([x, y], dtype=torch.float64)).tolist()
+        p, q = p - h * slope[0], q - h * slope[1]
+    return torch.tensor([x, y], dtype=torch.float64), xi

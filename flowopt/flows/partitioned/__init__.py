@@ -1,0 +1,1 @@
+"""Flows whose blocks of parameters have equations of their own."""
