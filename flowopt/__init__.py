@@ -2,7 +2,7 @@
 
 from flowopt import adapters, analysis, classic, diagnostics, flows, optim, problems, stop, symbols
 from flowopt import controls as control
-from flowopt.controls import Constant, ErrorControl, LyapunovControl, Schedule
+from flowopt.controls import Constant, ElementaryControl, ErrorControl, LyapunovControl, Schedule
 from flowopt.core.partition import Partition
 from flowopt.core.state import State
 from flowopt.core.trajectory import Status
@@ -21,6 +21,7 @@ from flowopt.runs import Samples, Training, sample, train
 from flowopt.schemes import (
     Euler,
     EulerMaruyama,
+    EulerRichardson,
     LeimkuhlerMatthews,
     LinearlyImplicitEuler,
     RungeKutta,
@@ -36,10 +37,12 @@ __all__ = [
     "Constant",
     "DataError",
     "DefinitionError",
+    "ElementaryControl",
     "Equations",
     "ErrorControl",
     "Euler",
     "EulerMaruyama",
+    "EulerRichardson",
     "Flow",
     "FlowoptError",
     "LeimkuhlerMatthews",

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from flowopt import classic, flows, problems
 from flowopt.classic import Method
-from flowopt.controls import Constant, ErrorControl, LyapunovControl, Schedule
+from flowopt.controls import Constant, ElementaryControl, ErrorControl, LyapunovControl, Schedule
 from flowopt.core.interfaces import FlowLike, Scheme, StepControl
 from flowopt.core.partition import Partition
 from flowopt.problems import Landscape
@@ -16,6 +16,7 @@ from flowopt.schemes import (
     TABLEAUX,
     Euler,
     EulerMaruyama,
+    EulerRichardson,
     LeimkuhlerMatthews,
     LinearlyImplicitEuler,
     RungeKutta,
@@ -116,12 +117,15 @@ SCHEMES: Mapping[str, Callable[[], Scheme]] = {
     "leimkuhler_matthews": LeimkuhlerMatthews,
     "linearly_implicit_euler": LinearlyImplicitEuler,
     **{name: (lambda name=name: RungeKutta(name)) for name in TABLEAUX},
+    "euler_richardson": EulerRichardson,
+    "extragradient": lambda: EulerRichardson("author"),
 }
 
 CONTROLS: Mapping[str, Callable[[float], StepControl]] = {
     "constant": Constant,
     "schedule": lambda step_size: Schedule(lambda step: step_size / (1.0 + 0.1 * step)),
     "error": lambda step_size: ErrorControl(rtol=1e-4, atol=1e-6, first_step=step_size),
+    "elementary": lambda step_size: ElementaryControl(tolerance=1e-3, first_step=step_size),
     "lyapunov": lambda step_size: LyapunovControl(first_step=step_size),
 }
 

@@ -17,6 +17,7 @@ from flowopt.core.interfaces import (
     Scheme,
     StepControl,
     Trial,
+    Verdict,
 )
 from flowopt.core.state import State, all_finite, select
 from flowopt.core.trajectory import Status
@@ -152,11 +153,16 @@ class Stepper:
             step_size,
             carry.memory,
         )
-        return self._settled(carry, trial, (evaluate.gradients, evaluate.products)), proposal
-
-    def _settled(self, carry: Carry, trial: Trial, made: tuple[int, int]) -> Carry:
-        """The carry after a trial, which the control judges."""
+        made = evaluate.gradients, evaluate.products
         verdict = self.control.judge(trial)
+        if self.stop is not None and proposal.probe is not None:
+            trial, verdict = _ended_at(proposal.probe, self.stop, trial, verdict)
+        return self._settled(carry, trial, verdict, made), proposal
+
+    def _settled(
+        self, carry: Carry, trial: Trial, verdict: Verdict, made: tuple[int, int]
+    ) -> Carry:
+        """The carry after a trial that was judged."""
         after, evaluation = trial.after
         running = carry.status == int(Status.RUNNING)
         diverged, taken = ~trial.finite, running & trial.finite
@@ -213,6 +219,17 @@ class Stepper:
             status = torch.where(running & met, int(name), status)
             running = running & ~met
         return status
+
+
+def _ended_at(probe: Point, stop: Stop, trial: Trial, verdict: Verdict) -> tuple[Trial, Verdict]:
+    """The trial, ended at a point on the way and accepted where the stop condition holds there."""
+    met = stop.condition(*probe)
+    end, evaluation = trial.after
+    state = select(met, replace(probe.state, step=end.step), end)
+    after = Point(state, select_evaluation(met, probe.evaluation, evaluation))
+    if verdict.accept is not None:
+        verdict = replace(verdict, accept=verdict.accept | met)
+    return trial._replace(after=after, finite=trial.finite | met), verdict
 
 
 def select_evaluation(mask: Tensor, chosen: Evaluation, other: Evaluation) -> Evaluation:

@@ -5,10 +5,9 @@ import math
 import torch
 from torch import Tensor
 
-from flowopt.arguments import real_tensor
+from flowopt.controls.settings import check_estimate, check_positive, first_steps
 from flowopt.core.interfaces import FlowLike, Point, Scheme, Trial, Verdict
-from flowopt.core.state import State, lift, per_trajectory, sum_elements
-from flowopt.errors import CompatibilityError, ConfigurationError
+from flowopt.core.state import State, lift, sum_elements
 
 SAFETY = 0.9
 SMALLEST_FACTOR, LARGEST_FACTOR = 0.2, 5.0
@@ -45,9 +44,7 @@ class ErrorControl:
         self, *, rtol: float = 1e-6, atol: float = 1e-9, first_step: float | Tensor | None = None
     ):
         """See the class."""
-        for name, value in {"rtol": rtol, "atol": atol, "first_step": first_step}.items():
-            if value is not None and not bool((real_tensor(name, value) > 0).all()):
-                raise ConfigurationError(f"{name} is positive, got {value!r}")
+        check_positive(rtol=rtol, atol=atol, first_step=first_step)
         self.rtol = torch.tensor(rtol, dtype=torch.float64)
         self.atol = torch.tensor(atol, dtype=torch.float64)
         self.first_step = first_step
@@ -58,23 +55,14 @@ class ErrorControl:
 
     def check(self, flow: FlowLike, scheme: Scheme) -> None:
         """Raises `CompatibilityError` without an error estimate, or for noisy flows."""
-        if flow.noisy:
-            raise CompatibilityError(
-                f"flow {flow.name!r} has noise, and {self!r} rejects steps: a rejected step would "
-                "need its Brownian path refined; use Constant or Schedule"
-            )
-        if not scheme.error_order:
-            raise CompatibilityError(
-                f"{scheme!r} estimates no error: use RungeKutta('dopri5') or RungeKutta('heun')"
-            )
+        check_estimate(self, flow, scheme)
 
     def start(self, point: Point, flow: FlowLike) -> tuple[Tensor, tuple[Tensor, ...]]:
         """First step size; remembers the log of the last error and whether a step was rejected."""
         state = point.state
         memory = (torch.zeros_like(state.time), torch.zeros_like(state.time, dtype=torch.bool))
         if self.first_step is not None:
-            first = torch.as_tensor(self.first_step, dtype=torch.float64, device=state.time.device)
-            return per_trajectory("first_step", first, state.batch).clone(), memory
+            return first_steps(self.first_step, point), memory
         slope = flow.drift(state, point.evaluation)
         size = torch.sqrt(self._mean_square(state, state, state))
         speed = torch.sqrt(self._mean_square(slope, state, state))

@@ -6,9 +6,9 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from flowopt.arguments import real_tensor
+from flowopt.controls.settings import check_positive, first_steps
 from flowopt.core.interfaces import Energy, FlowLike, Point, Scheme, Trial, Verdict
-from flowopt.core.state import State, per_trajectory
+from flowopt.core.state import State
 from flowopt.errors import CompatibilityError, ConfigurationError
 
 
@@ -65,8 +65,7 @@ class LyapunovControl:
         for name, (value, fits, meaning) in ranges.items():
             if not fits:
                 raise ConfigurationError(f"{name} {meaning}, got {value!r}")
-        if not bool((real_tensor("first_step", first_step) > 0).all()):
-            raise ConfigurationError(f"first_step is positive, got {first_step!r}")
+        check_positive(first_step=first_step)
         self.dissipation, self.shrink, self.growth, self.largest_step = (
             torch.tensor(value, dtype=torch.float64)
             for value in (dissipation, shrink, growth, largest_step)
@@ -103,9 +102,7 @@ class LyapunovControl:
 
     def start(self, point: Point, flow: FlowLike) -> tuple[Tensor, tuple[Tensor, ...]]:
         """First step size for every trajectory; remembers the energy."""
-        time = point.state.time
-        first = torch.as_tensor(self.first_step, dtype=torch.float64, device=time.device)
-        first = per_trajectory("first_step", first, point.state.batch).clone()
+        first = first_steps(self.first_step, point)
         return first, (self._energy(flow).value(*point), first)
 
     def refresh(

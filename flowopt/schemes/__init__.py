@@ -2,6 +2,7 @@
 
 from flowopt.schemes.coefficients import TABLEAUX
 from flowopt.schemes.euler import Euler
+from flowopt.schemes.euler_richardson import EulerRichardson
 from flowopt.schemes.linearly_implicit import LinearlyImplicitEuler
 from flowopt.schemes.runge_kutta import RungeKutta
 from flowopt.schemes.splitting import Splitting
@@ -12,6 +13,7 @@ __all__ = [
     "TABLEAUX",
     "Euler",
     "EulerMaruyama",
+    "EulerRichardson",
     "LeimkuhlerMatthews",
     "LinearlyImplicitEuler",
     "RungeKutta",

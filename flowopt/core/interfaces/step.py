@@ -82,11 +82,14 @@ class Proposal(NamedTuple):
         state: After the step.
         error: Estimate of the local error, a tangent; None where the scheme has none.
         interpolant: Share of the step, (*batch,), from 0 to 1 → state there, its time not set.
+        probe: A point on the way at which a stop condition is tried too: where it holds, the
+            trajectory ends there, whatever the control says of the step.
     """
 
     state: State
     error: State | None = None
     interpolant: Interpolant | None = None
+    probe: Point | None = None
 
 
 class Trial(NamedTuple):
