@@ -7,9 +7,10 @@ from sympy import Max, exp, log, sign, sqrt
 from torch import Tensor
 
 from flowopt.classic.checks import check_below_one, check_betas, check_not_negative
-from flowopt.classic.method import Method, Rule, decayed, formulas, held, nonzero, same
+from flowopt.classic.method import AT_ONCE, Method, Rule, decayed, formulas, held, nonzero, same
+from flowopt.classic.rules import adam
 from flowopt.flows.adaptive import AVERAGE_SQUARE, eps, m, square_rate, u_m, u_v, v
-from flowopt.flows.moments import ADABELIEF, ADAMAX, AGES, AMSGRAD, AVERAGE, YOGI
+from flowopt.flows.moments import ADABELIEF, ADAMAX, AGES, AVERAGE, YOGI
 from flowopt.schemes import Splitting
 from flowopt.symbolic.language import Equations, Term, g, symbol, theta
 
@@ -21,8 +22,6 @@ change = symbol("change")
 
 RATES = formulas(momentum_rate=-log(beta1), square_rate=-log(beta2))
 PER_STEP = frozenset({"momentum_rate", "square_rate"})
-# A rate per step of which exp(−rate) is zero in float64.
-AT_ONCE = 1000
 
 # The n-th step, from 1, multiplies the average by β₁(1 − w/2), w = 0.96^{n·momentum_decay}, and
 # `product` is that of all these factors. They belong to steps, not to time.
@@ -88,14 +87,6 @@ def _adam_like(
     return Method(rule, {"lr": lr, "beta1": betas[0], "beta2": betas[1], "eps": eps, **more})
 
 
-@cache
-def _tracking_rule(name: str, base: Equations, decay: bool) -> Rule:
-    equations, extra = decayed(base, decay)
-    table = {**RATES, **formulas(**same("eps"), tracking=AT_ONCE), **extra}
-    per_step = PER_STEP | {"tracking"}
-    return Rule(name, equations, Splitting("TMVXA"), lr, table, per_step)
-
-
 def amsgrad(
     *,
     lr: float | Tensor = 1e-3,
@@ -117,8 +108,14 @@ def amsgrad(
     Reference:
         Reddi, Kale & Kumar 2018, arXiv 1904.09237, algorithm 2.
     """
-    rule = _tracking_rule("amsgrad", AMSGRAD, nonzero(weight_decay))
-    return _adam_like(rule, lr, betas, eps, weight_decay=weight_decay)
+    return adam(lr=lr, betas=betas, eps=eps, weight_decay=weight_decay, amsgrad=True)
+
+
+@cache
+def _adamax_rule(decay: bool) -> Rule:
+    equations, extra = decayed(ADAMAX, decay)
+    table = {**RATES, **formulas(**same("eps"), tracking=AT_ONCE), **extra}
+    return Rule("adamax", equations, Splitting("TMVXA"), lr, table, PER_STEP | {"tracking"})
 
 
 def adamax(
@@ -142,7 +139,7 @@ def adamax(
     Reference:
         Kingma & Ba 2015, arXiv 1412.6980, algorithm 2.
     """
-    rule = _tracking_rule("adamax", ADAMAX, nonzero(weight_decay))
+    rule = _adamax_rule(nonzero(weight_decay))
     return _adam_like(rule, lr, betas, eps, weight_decay=weight_decay)
 
 

@@ -26,6 +26,8 @@ def check_betas(betas: Sequence[float]) -> None:
     """Raises `ConfigurationError` for betas outside of [0, 1)."""
     if not isinstance(betas, Sequence) or len(betas) != 2:
         raise ConfigurationError(f"betas are a pair, as in (0.9, 0.999), got {betas!r}")
+    if len({isinstance(beta, Tensor) for beta in betas}) > 1:
+        raise ConfigurationError(f"betas must be either both floats or both Tensors, got {betas}")
     for index, beta in enumerate(betas):
         value = real_tensor("beta", beta)
         if not bool(((value >= 0) & (value < 1)).all()):

@@ -22,7 +22,6 @@ NOT_SETTINGS = frozenset({"params", "param_names", "initial_lr", "foreach", "fus
 IMPLIED = frozenset({"decoupled_weight_decay"})
 ONLY_FALSE = {
     "maximize": "negate the loss",
-    "amsgrad": "leave it out; its running maximum is another equation",
     "capturable": "leave it out; it is for CUDA graphs",
     "differentiable": "leave it out, and use flowopt.adapters.to_torchdiffeq for derivatives",
 }

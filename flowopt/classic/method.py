@@ -14,6 +14,9 @@ from flowopt.schemes import Splitting
 from flowopt.symbolic.language import Equations, symbol
 from flowopt.symbolic.printer import compile_formulas
 
+# A rate per step of which exp(−rate) is zero in float64.
+AT_ONCE = 1000
+
 
 @dataclass(frozen=True)
 class Rule:

@@ -11,9 +11,9 @@ from sympy import log
 from torch import Tensor
 
 from flowopt.classic.checks import check_below_one, check_betas, check_not_negative
-from flowopt.classic.method import Method, Rule, decayed, formulas, held, nonzero, same
+from flowopt.classic.method import AT_ONCE, Method, Rule, decayed, formulas, held, nonzero, same
 from flowopt.errors import ConfigurationError
-from flowopt.flows import adaptive, gradient, momentum
+from flowopt.flows import adaptive, gradient, moments, momentum
 from flowopt.flows.decay import with_decoupled_decay
 from flowopt.schemes import Splitting
 from flowopt.symbolic.language import Equations, Term, g, symbol, theta
@@ -187,22 +187,22 @@ def adagrad(
 
 
 @cache
-def _adam_rule(decay: bool, decoupled: bool) -> Rule:
+def _adam_rule(decay: bool, decoupled: bool, amsgrad: bool) -> Rule:
     table = formulas(momentum_rate=-log(beta1), square_rate=-log(beta2), **same("eps"))
-    equations, extra, word, maps = adaptive.ADAM, {}, "TMVA", None
+    per_step = {"momentum_rate", "square_rate"}
+    equations, word, extra, maps = adaptive.ADAM, "TMVA", {}, None
+    if amsgrad:
+        equations, word = moments.AMSGRAD, "TMVXA"
+        table |= formulas(tracking=AT_ONCE)
+        per_step |= {"tracking"}
     if decay and decoupled:
         equations, extra = with_decoupled_decay(equations), same("weight_decay")
-        word, maps = "TMVWA", {"W": "euler"}
+        word, maps = word.replace("A", "WA"), {"W": "euler"}
     elif decay:
         equations, extra = decayed(equations, decay)
-    return Rule(
-        "adamw" if decoupled else "adam",
-        equations,
-        Splitting(word, maps),
-        lr,
-        {**table, **extra},
-        frozenset({"momentum_rate", "square_rate"}),
-    )
+    name = "adamw" if decoupled else "amsgrad" if amsgrad else "adam"
+    scheme = Splitting(word, maps)
+    return Rule(name, equations, scheme, lr, {**table, **extra}, frozenset(per_step))
 
 
 def _adam(
@@ -210,12 +210,13 @@ def _adam(
     betas: Sequence[float],
     eps: float | Tensor,
     weight_decay: float | Tensor,
+    amsgrad: bool,
     decoupled: bool,
 ) -> Method:
     check_not_negative(lr=lr, eps=eps, weight_decay=weight_decay)
     check_betas(betas)
     settings = {"lr": lr, "beta1": betas[0], "beta2": betas[1], "eps": eps}
-    rule = _adam_rule(nonzero(weight_decay), decoupled)
+    rule = _adam_rule(nonzero(weight_decay), decoupled, amsgrad)
     return Method(rule, {**settings, "weight_decay": weight_decay})
 
 
@@ -225,6 +226,7 @@ def adam(
     betas: Sequence[float] = (0.9, 0.999),
     eps: float | Tensor = 1e-8,
     weight_decay: float | Tensor = 0.0,
+    amsgrad: bool = False,
 ) -> Method:
     """Adam with bias correction.
 
@@ -233,11 +235,12 @@ def adam(
         betas: Decay of the averages of gradients and of squares, each in [0, 1).
         eps: Added to the root.
         weight_decay: λ of an L2 penalty ½ λ|θ|².
+        amsgrad: Whether the average of squares is not to fall.
 
     Raises:
         ConfigurationError: A value is out of range, in torch's words.
     """
-    return _adam(lr, betas, eps, weight_decay, False)
+    return _adam(lr, betas, eps, weight_decay, amsgrad, False)
 
 
 def adamw(
@@ -246,6 +249,7 @@ def adamw(
     betas: Sequence[float] = (0.9, 0.999),
     eps: float | Tensor = 1e-8,
     weight_decay: float | Tensor = 1e-2,
+    amsgrad: bool = False,
 ) -> Method:
     """Adam with decoupled weight decay.
 
@@ -254,8 +258,9 @@ def adamw(
         betas: Decay of the averages of gradients and of squares, each in [0, 1).
         eps: Added to the root.
         weight_decay: λ; at each step θ is first multiplied by 1 − lr·λ.
+        amsgrad: Whether the average of squares is not to fall.
 
     Raises:
         ConfigurationError: A value is out of range, in torch's words.
     """
-    return _adam(lr, betas, eps, weight_decay, True)
+    return _adam(lr, betas, eps, weight_decay, amsgrad, True)

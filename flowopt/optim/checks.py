@@ -36,10 +36,10 @@ def check_loss(flow: EquationFlow, missing: bool) -> None:
 
 def check_one_number(name: str, value: Tensor) -> None:
     """Raises `ConfigurationError` for a tensor of several numbers."""
-    if value.ndim:
+    if value.numel() != 1:
         raise ConfigurationError(
-            f"{name}: an optimizer steps one network: it needs one number, a float or a 0-d "
-            f"tensor, got a tensor of shape {tuple(value.shape)}"
+            f"Tensor {name} must be 1-element, since an optimizer steps one network: got a tensor "
+            f"of shape {tuple(value.shape)}"
         )
 
 

@@ -17,9 +17,10 @@ from flowopt.errors import CompatibilityError
 from flowopt.flows import EquationFlow
 from flowopt.kernels import UnfitError
 from flowopt.optim.checks import check_loss, check_names, check_one_number, remedy
-from flowopt.optim.gradients import GradientOracle, check_dense
+from flowopt.optim.gradients import GradientOracle, check_dense, complex_view, real_view
 from flowopt.optim.storage import END_LOSS, carried_gradient, store, stored_state
 from flowopt.optim.tensors import Elements, offsets_of
+from flowopt.optim.torch_state import is_of_torch
 from flowopt.optim.updates import NativeSteps, Plan, advanced
 
 
@@ -39,6 +40,7 @@ class FlowOptimizer(torch.optim.Optimizer):
         maximize: Whether to climb.
         seed: Of the noise; None takes `torch.initial_seed()`.
         foreach: Only None and False: leaves are stepped one by one.
+        differentiable: Whether autograd follows the steps: parameters are then no leaves of it.
         compile: Whether to step all tensors of a group by one native kernel, in place: float32 and
             float64 on the CPU, schemes that need no closure, flows without `total`.
 
@@ -58,6 +60,7 @@ class FlowOptimizer(torch.optim.Optimizer):
         maximize: bool = False,
         seed: int | None = None,
         foreach: bool | None = None,
+        differentiable: bool = False,
         compile: bool = False,
     ):
         """See the class."""
@@ -69,24 +72,27 @@ class FlowOptimizer(torch.optim.Optimizer):
         for name, value in flow.hyperparameters.items():
             check_one_number(name, value)
         values = {name: value.item() for name, value in flow.hyperparameters.items()}
-        self._start(params, {"lr": lr, **values, "maximize": maximize}, seed, foreach, compile)
+        options = {"maximize": maximize, "differentiable": differentiable, "seed": seed}
+        self._start(params, {"lr": lr, **values, **options}, foreach, compile)
 
-    def _start(
-        self, params: Iterable, defaults: dict, seed: int | None, foreach: object, compile: object
-    ) -> None:
+    def _start(self, params: Iterable, defaults: dict, foreach: object, compile: object) -> None:
+        if compile and defaults["differentiable"]:
+            raise CompatibilityError("autograd does not follow a kernel: leave out compile=True")
         if foreach:
             raise CompatibilityError(
                 f"foreach={foreach}: this version steps leaves one by one in eager torch, or all "
                 "of them by compile=True; leave it out"
             )
         self._native = NativeSteps() if compile else None
-        # In the groups, state dicts carry it: noise continues where it was.
-        seed = torch.initial_seed() % SEEDS if seed is None else seed
-        super().__init__(params, {**defaults, "seed": seed})
+        self._complex = False
+        if defaults["seed"] is None:
+            # In the groups, state dicts carry it: noise continues where it was.
+            defaults = {**defaults, "seed": torch.initial_seed() % SEEDS}
+        super().__init__(params, defaults)
 
     def __getstate__(self) -> dict[str, Any]:
         """What torch keeps, and what it would drop: flow, scheme, and whether they are compiled."""
-        kept = {name: self.__dict__[name] for name in ("flow", "scheme")}
+        kept = {name: self.__dict__[name] for name in ("flow", "scheme", "_complex")}
         native = None if self._native is None else NativeSteps()
         return {**super().__getstate__(), **kept, "_native": native}
 
@@ -96,31 +102,38 @@ class FlowOptimizer(torch.optim.Optimizer):
         Raises:
             CompatibilityError: The state dict is not one of flowopt's.
         """
-        if any("seed" not in group for group in state_dict["param_groups"]):
-            raise CompatibilityError(
-                "this state dict is not one of flowopt's: its groups have no seed; state dicts of "
-                "torch.optim can not be loaded"
-            )
+        if is_of_torch(state_dict):
+            state_dict = self._translated(state_dict)
         super().load_state_dict(state_dict)
+        for group in self.param_groups:
+            # Older state dicts lack what came later.
+            group.update({n: v for n, v in self.defaults.items() if n not in group})
         # torch takes over tensors that need no cast, and kernels step them in place.
         for kept in self.state.values():
             kept.update({n: v.clone() for n, v in kept.items() if isinstance(v, Tensor)})
 
+    def _translated(self, state_dict: dict[str, Any]) -> dict[str, Any]:
+        raise CompatibilityError(
+            "this state dict is not one of flowopt's: its groups have no seed; state dicts of "
+            "torch.optim are loaded by the presets of their rule, such as flowopt.optim.Adam"
+        )
+
     def add_param_group(self, param_group: dict) -> None:
-        """Adds a group; parameters are real and floating.
+        """Adds a group; a complex parameter is stepped as the real one of its two parts.
 
         Raises:
-            CompatibilityError: A parameter is complex, or several groups meet a scheme that
-                evaluates gradients within the step.
+            CompatibilityError: A parameter holds whole numbers, or several groups meet a scheme
+                that evaluates gradients within the step.
             ConfigurationError: The seed is no whole number, or a value is more than one number.
         """
         super().add_param_group(param_group)
         group = self.param_groups[-1]
         for parameter in group["params"]:
-            if not parameter.is_floating_point():
+            if not parameter.is_floating_point() and not parameter.is_complex():
                 raise CompatibilityError(
-                    f"a parameter has dtype {parameter.dtype}: only real floating parameters move"
+                    f"a parameter has dtype {parameter.dtype}: only floating and complex ones move"
                 )
+        self._complex = self._complex or any(map(torch.is_complex, group["params"]))
         check_seed(group["seed"])
         for name, value in group.items():
             if isinstance(value, Tensor):
@@ -128,6 +141,8 @@ class FlowOptimizer(torch.optim.Optimizer):
         flow, scheme, _ = self._plan(group)
         if self._native is not None and not scheme.closure_free(flow):
             raise CompatibilityError(f"compile=True: {remedy(flow, scheme)}")
+        if group["differentiable"] and not scheme.closure_free(flow):
+            raise CompatibilityError(f"differentiable=True: {remedy(flow, scheme)}")
         if len(self.param_groups) > 1 and not scheme.closure_free(flow):
             raise CompatibilityError(
                 f"{scheme!r} evaluates gradients within the step, for which all parameters have to "
@@ -139,9 +154,8 @@ class FlowOptimizer(torch.optim.Optimizer):
         check_not_negative(lr=group["lr"])
         changes = {name: group[name] for name in self.flow.hyperparameters}
         flow = self.flow.with_hyperparameters(**changes)
-        return flow, self.scheme, torch.as_tensor(group["lr"], dtype=torch.float64)
+        return flow, self.scheme, torch.as_tensor(group["lr"], dtype=torch.float64).reshape(())
 
-    @torch.no_grad()
     def step(self, closure: Callable[[], Tensor] | None = None) -> Tensor | None:
         """One step.
 
@@ -154,6 +168,10 @@ class FlowOptimizer(torch.optim.Optimizer):
         Raises:
             CompatibilityError: The scheme needs gradients within the step and there is no closure.
         """
+        with torch.set_grad_enabled(self.defaults["differentiable"]):
+            return self._stepped(closure)
+
+    def _stepped(self, closure: Callable[[], Tensor] | None) -> Tensor | None:
         loss = self._end_loss() if closure is not None else None
         if closure is not None and loss is None:
             with torch.enable_grad():
@@ -161,7 +179,7 @@ class FlowOptimizer(torch.optim.Optimizer):
         first = 0
         for place, group in enumerate(self.param_groups):
             if place:
-                first += sum(map(Tensor.numel, self.param_groups[place - 1]["params"]))
+                first += sum(map(Tensor.numel, self._real(self.param_groups[place - 1]["params"])))
             self._step_group(place, group, closure, loss, first)
         return loss
 
@@ -184,10 +202,11 @@ class FlowOptimizer(torch.optim.Optimizer):
             return
         if len(moving) < len(gradients):
             chosen = [i for i, gradient in enumerate(gradients) if gradient is not None]
-            offsets = offsets_of(parameters, first)[chosen]
+            offsets = offsets_of(self._real(parameters), first)[chosen]
             parameters, first = [parameters[i] for i in chosen], int(offsets[0])
         if self._native is None:
-            offsets = offsets_of(parameters, first) if offsets is None else offsets
+            if offsets is None:
+                offsets = offsets_of(self._real(parameters), first)
             self._step_eager(group, parameters, offsets, closure, loss)
         else:
             elements = Elements(first, offsets)
@@ -270,14 +289,14 @@ class FlowOptimizer(torch.optim.Optimizer):
             shared = [t.item() for t in (*state.scalars.values(), state.time, state.step)]
         value = torch.nan if loss is None else sign * float(loss)
         numbers = [*shared, *prepared.settings, value, group["seed"] % 2**63, elements.first]
-        columns = [parameters, *variables, gradients]
+        columns = [self._real(column) for column in (parameters, *variables, gradients)]
         try:
             after = native.step(place, plan, columns, elements, numbers)
         except UnfitError as error:
             raise CompatibilityError(f"compile=True does not fit: {error}") from error
         for name, leaves in zip(names, variables if fresh else (), strict=False):
-            for own, leaf in zip(places, leaves, strict=True):
-                own[name] = leaf
+            for own, leaf, parameter in zip(places, leaves, parameters, strict=True):
+                own[name] = complex_view(leaf, parameter)
         group.update(zip((*scalars, "time", "step"), after, strict=False))
 
     def _settings(self) -> Iterable[str]:
@@ -291,3 +310,7 @@ class FlowOptimizer(torch.optim.Optimizer):
     def _places(self, parameters: list[Tensor]) -> list[dict[str, Any]]:
         """Where torch keeps what belongs to parameters."""
         return [self.state[parameter] for parameter in parameters]
+
+    def _real(self, tensors: list[Tensor]) -> list[Tensor]:
+        """Complex tensors as real ones."""
+        return [real_view(tensor.detach()) for tensor in tensors] if self._complex else tensors

@@ -17,6 +17,16 @@ def check_dense(gradients: Iterable[Tensor]) -> None:
         raise CompatibilityError("sparse gradients are not supported")
 
 
+def real_view(tensor: Tensor) -> Tensor:
+    """A complex tensor as a real one, (*shape, 2), in the same memory; others as they are."""
+    return torch.view_as_real(tensor.resolve_conj()) if tensor.is_complex() else tensor
+
+
+def complex_view(leaf: Tensor, like: Tensor) -> Tensor:
+    """A leaf in the form of the tensor whose numbers it holds."""
+    return torch.view_as_complex(leaf) if like.is_complex() else leaf
+
+
 class GradientOracle:
     """Reads p.grad, after calling the closure where the position has moved.
 
@@ -40,7 +50,10 @@ class GradientOracle:
 
     def read(self, loss: Tensor | float | None) -> Evaluation:
         """The gradients that are there."""
-        gradient = tuple(-p.grad if self._sign < 0 else p.grad.detach() for p in self._parameters)
+        follow = torch.is_grad_enabled()
+        gradient = tuple(real_view(p.grad if follow else p.grad.detach()) for p in self._parameters)
+        if self._sign < 0:
+            gradient = tuple(-leaf for leaf in gradient)
         value = torch.nan if loss is None else self._sign * torch.as_tensor(loss).detach()
         return Evaluation(torch.as_tensor(value, dtype=torch.float64), gradient)
 
@@ -54,7 +67,7 @@ class GradientOracle:
             raise CompatibilityError(self._remedy)
         with torch.no_grad():
             for parameter, leaf in zip(self._parameters, position, strict=True):
-                parameter.copy_(leaf)
+                parameter.copy_(complex_view(leaf, parameter))
         with torch.enable_grad():
             loss = self._closure()
         evaluation = self.read(loss)

@@ -2,16 +2,25 @@
 
 import inspect
 from collections.abc import Callable, Iterable
+from typing import Any
 
 from torch import Tensor
 
 from flowopt import classic
 from flowopt.classic import Method
 from flowopt.core.interfaces import Scheme
+from flowopt.errors import CompatibilityError
 from flowopt.flows import EquationFlow
+from flowopt.optim import torch_state
 from flowopt.optim.flow_optimizer import FlowOptimizer
+from flowopt.optim.torch_state import Twin, from_torch, to_torch
 
-OPTIONS = ("maximize", "seed", "foreach", "compile")
+OPTIONS = ("maximize", "seed", "foreach", "differentiable", "compile")
+# Arguments of torch's that no equation needs, and what to do instead.
+ONLY_TORCH = {
+    "capturable": "a step reads live numbers on the host, which a CUDA graph would freeze",
+    "fused": "the fused step of flowopt is compile=True",
+}
 
 
 class Preset(FlowOptimizer):
@@ -21,12 +30,13 @@ class Preset(FlowOptimizer):
     """
 
     method: Callable[..., Method]
+    twin: Twin
     settings: tuple[str, ...]
 
-    def __init_subclass__(cls, method: Callable[..., Method]):
+    def __init_subclass__(cls, method: Callable[..., Method], twin: Twin):
         """Takes arguments and defaults over from the method."""
         super().__init_subclass__()
-        cls.method = staticmethod(method)
+        cls.method, cls.twin = staticmethod(method), twin
         own = inspect.signature(method).parameters.values()
         cls.settings = tuple(parameter.name for parameter in own)
         options = inspect.signature(FlowOptimizer.__init__).parameters
@@ -36,6 +46,10 @@ class Preset(FlowOptimizer):
                 inspect.Parameter("params", positional, annotation=Iterable),
                 *(parameter.replace(kind=positional) for parameter in own),
                 *(options[name] for name in OPTIONS),
+                *(
+                    inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=None)
+                    for name in ONLY_TORCH
+                ),
             ]
         )
         arguments = inspect.getdoc(method).split("\n\n", 1)[1]
@@ -46,37 +60,55 @@ class Preset(FlowOptimizer):
         bound = self.__signature__.bind(params, *args, **settings)
         bound.apply_defaults()
         defaults = dict(bound.arguments)
+        for name, reason in ONLY_TORCH.items():
+            if defaults.pop(name):
+                raise CompatibilityError(f"{name}=True: {reason}; leave it out")
         options = {name: defaults.pop(name) for name in OPTIONS}
-        params = defaults.pop("params")
+        params, foreach, compiled = (
+            defaults.pop("params"),
+            options.pop("foreach"),
+            options.pop("compile"),
+        )
         method = self.method(**defaults)
         self.flow, self.scheme = method.rule.flow, method.scheme
-        defaults["maximize"] = options["maximize"]
-        self._start(params, defaults, options["seed"], options["foreach"], options["compile"])
+        self._start(params, {**defaults, **options}, foreach, compiled)
+
+    def torch_state_dict(self) -> dict[str, Any]:
+        """A state dict that torch's optimizer of the same rule loads."""
+        return to_torch(self.twin, self.state_dict())
+
+    def _translated(self, state_dict: dict[str, Any]) -> dict[str, Any]:
+        return from_torch(self.twin, state_dict, self.defaults)
 
     def _settings(self) -> tuple[str, ...]:
         return self.settings
 
     def _plan(self, group: dict) -> tuple[EquationFlow, Scheme, Tensor]:
-        method = self.method(**{name: group[name] for name in self.settings})
+        method = self.method(**{name: _number(group[name]) for name in self.settings})
         step_size, hyperparameters = method.rule.translate(method.settings)
         return method.rule.flow.with_hyperparameters(**hyperparameters), method.scheme, step_size
 
 
-class SGD(Preset, method=classic.sgd):
+class SGD(Preset, method=classic.sgd, twin=torch_state.SGD):
     """Stochastic gradient descent, equal to torch.optim.SGD."""
 
 
-class Adam(Preset, method=classic.adam):
+class Adam(Preset, method=classic.adam, twin=torch_state.ADAM):
     """Adam, equal to torch.optim.Adam."""
 
 
-class AdamW(Preset, method=classic.adamw):
+class AdamW(Preset, method=classic.adamw, twin=torch_state.ADAMW):
     """Adam with decoupled weight decay, equal to torch.optim.AdamW."""
 
 
-class RMSprop(Preset, method=classic.rmsprop):
+class RMSprop(Preset, method=classic.rmsprop, twin=torch_state.RMSPROP):
     """RMSprop, equal to torch.optim.RMSprop."""
 
 
-class Adagrad(Preset, method=classic.adagrad):
+class Adagrad(Preset, method=classic.adagrad, twin=torch_state.ADAGRAD):
     """AdaGrad, equal to torch.optim.Adagrad."""
+
+
+def _number(value: object) -> object:
+    """A tensor of one element as a 0-d tensor; others as they are."""
+    return value.reshape(()) if isinstance(value, Tensor) and value.ndim else value

@@ -9,6 +9,7 @@ from torch import Tensor
 from flowopt.core.evaluation import Evaluation
 from flowopt.core.state import Leaves, State
 from flowopt.flows import EquationFlow
+from flowopt.optim.gradients import complex_view, real_view
 from flowopt.stepper import Carry
 
 # Kept between steps by schemes that end with a gradient.
@@ -20,8 +21,10 @@ Places = Sequence[dict[str, Any]]
 
 def carried_gradient(places: Places) -> Leaves | None:
     """The gradient with which the last step ended, if the scheme kept it."""
-    gradients = tuple(place.get(CARRIED) for place in places)
-    return None if any(gradient is None for gradient in gradients) else gradients
+    gradients = [place.get(CARRIED) for place in places]
+    if any(gradient is None for gradient in gradients):
+        return None
+    return tuple(real_view(gradient) for gradient in gradients)
 
 
 def stored_state(
@@ -42,10 +45,15 @@ def stored_state(
         evaluation: At the parameters; a start value may need it.
         later: Whether a flow that is singular at time 0 starts shortly after.
     """
-    position = tuple(parameter.detach() for parameter in parameters)
+    # Where autograd follows, what it has seen is not written over.
+    follow = torch.is_grad_enabled()
+    position = tuple(real_view(p.clone() if follow else p.detach()) for p in parameters)
     step = torch.tensor(group.get("step", 0))
     names = [name for name in flow.variables if name != "theta"]
-    variables = {name: [place.get(name) for place in places] for name in names}
+    variables = {
+        name: [None if name not in place else real_view(place[name]) for place in places]
+        for name in names
+    }
     scalars = {name: group.get(name) for name in flow.scalars}
     time = 0.0
     if None in scalars.values() or any(leaf is None for v in variables.values() for leaf in v):
@@ -70,15 +78,15 @@ def store(
     """Writes parameters, variables, and what is live."""
     state = carry.state
     for index, (parameter, place) in enumerate(zip(parameters, places, strict=True)):
-        parameter.copy_(state.position[index])
+        parameter.copy_(complex_view(state.position[index], parameter))
         for name, leaves in state.variables.items():
             if name != "theta":
-                place[name] = leaves[index]
+                place[name] = complex_view(leaves[index], parameter)
         if carry.evaluation is not None:
-            place[CARRIED] = carry.evaluation.gradient[index]
+            place[CARRIED] = complex_view(carry.evaluation.gradient[index], parameter)
     if carry.evaluation is not None:
         sign = -1.0 if group["maximize"] else 1.0
-        group[END_LOSS] = sign * float(carry.evaluation.loss)
-    group["time"], group["step"] = float(state.time), int(state.step)
+        group[END_LOSS] = sign * carry.evaluation.loss.item()
+    group["time"], group["step"] = state.time.item(), state.step.item()
     for name, value in state.scalars.items():
-        group[name] = float(value)
+        group[name] = value.item()

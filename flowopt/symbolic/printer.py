@@ -104,14 +104,14 @@ class Printer:
         )
 
     def _fresh(self, expression: sympy.Expr) -> bool:
-        """Whether the value is a new tensor of a leaf's shape."""
-        composite = not isinstance(expression, sympy.Symbol)
-        return composite and bool(expression.free_symbols & self._leaves)
+        """Whether the value is a new tensor of a leaf's shape that nothing else needs."""
+        # Autograd, where it follows a step, differentiates roots and exponentials by their values.
+        held = isinstance(expression, sympy.Symbol | sympy.Function) or _is_root(expression)
+        return not held and bool(expression.free_symbols & self._leaves)
 
     def _wrap(self, expression: sympy.Expr) -> str:
         printed = self(expression)
-        root = expression.is_Pow and expression.exp == sympy.S.Half
-        atomic = isinstance(expression, sympy.Symbol) or expression.is_Function or root
+        atomic = isinstance(expression, sympy.Symbol | sympy.Function) or _is_root(expression)
         return printed if atomic or printed.replace(".", "").isalnum() else f"({printed})"
 
     def _sum(self, expression: sympy.Add) -> str:
@@ -171,6 +171,10 @@ class Printer:
         for argument in rest:
             printed = f"torch.clamp({printed}, {CLAMPS[expression.func]}={self(argument)})"
         return printed
+
+
+def _is_root(expression: sympy.Expr) -> bool:
+    return expression.is_Pow and expression.exp == sympy.S.Half
 
 
 def _number(number: sympy.Expr) -> str:

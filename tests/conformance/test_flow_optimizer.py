@@ -340,8 +340,8 @@ def test_a_word_that_keeps_its_last_gradient_calls_the_closure_once_per_step():
     assert len(calls) == 11
 
 
-def test_a_state_dict_of_torch_is_refused_with_a_reason():
+def test_a_state_dict_of_torch_is_refused_where_no_rule_is_known():
     module = small_network()
     theirs = torch.optim.Adam(module.parameters()).state_dict()
-    with pytest.raises(fo.CompatibilityError, match="not one of flowopt's"):
-        fo.optim.Adam(module.parameters()).load_state_dict(theirs)
+    with pytest.raises(fo.CompatibilityError, match="presets of their rule"):
+        langevin_optimizer(module).load_state_dict(theirs)

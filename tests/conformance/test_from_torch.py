@@ -68,7 +68,6 @@ def test_groups_that_agree_are_one_method():
     ("optimizer", "message"),
     [
         (lambda: torch.optim.SGD([PARAMETER], maximize=True), "maximize=True.*negate the loss"),
-        (lambda: torch.optim.Adam([PARAMETER], amsgrad=True), "amsgrad=True.*another equation"),
         (lambda: torch.optim.SGD([PARAMETER], differentiable=True), "differentiable=True"),
         (lambda: torch.optim.LBFGS([PARAMETER]), "no equation is known for torch.optim.*LBFGS"),
         (lambda: fo.optim.SGD([PARAMETER]), "no equation is known for flowopt.*SGD"),
