@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from torch import Tensor
 from torch.utils import _pytree as pytree
 
+from flowopt.core.gauss_newton import GaussNewton
 from flowopt.core.hessian import Hessian
 from flowopt.core.interfaces import Oracle, Sample
 from flowopt.core.state import Leaves, State
@@ -36,7 +37,8 @@ class Evaluator:
 
     Attributes:
         gradients: How many evaluations of loss and gradient were made.
-        products: How many products with the Hessian were made.
+        products: How many products with the Hessian, or with the Jacobian of residuals and its
+            transpose, were made.
     """
 
     def __init__(self, oracle: Oracle, sample: Sample, known: tuple[Leaves, Evaluation] | None):
@@ -61,8 +63,12 @@ class Evaluator:
         self.gradients += 1
         return Hessian(self._oracle, state.position, self._sample, self._count)
 
-    def _count(self) -> None:
-        self.products += 1
+    def gauss_newton(self, state: State) -> GaussNewton:
+        """The Gauss–Newton matrix at the state's position."""
+        return GaussNewton(self._oracle, state.position, self._sample, self._count)
+
+    def _count(self, number: int = 1) -> None:
+        self.products += number
 
     def known(self, state: State) -> Evaluation | None:
         """The evaluation at the state's position if it was made already."""

@@ -3,9 +3,10 @@
 from collections.abc import Callable
 
 import torch
+from torch import Tensor
 
 from flowopt.core.interfaces import Oracle, Sample
-from flowopt.core.state import Leaves
+from flowopt.core.state import Leaves, as_rows
 from flowopt.errors import CompatibilityError
 
 
@@ -67,6 +68,10 @@ class Hessian:
                 unit[place].view(*rows, -1)[..., element] = 1.0
                 found.append((place, element, self.product(tuple(unit))))
         return found
+
+    def matrix(self) -> Tensor:
+        """H, (*batch, elements, elements), elements in the order of the leaves."""
+        return torch.stack([as_rows(c, self._batch_dimensions) for _, _, c in self.columns()], -1)
 
     def diagonal(self) -> Leaves:
         """∂²L/∂θᵢ², leaves like those of θ; one product per element."""

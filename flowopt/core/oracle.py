@@ -1,19 +1,19 @@
 """Any object with `dim` and `loss(theta)` as an oracle."""
 
-from collections.abc import Callable
 from typing import Protocol
 
 import torch
 from torch import Tensor
 
 from flowopt.core.evaluation import Evaluation
+from flowopt.core.gauss_newton import Composition
 from flowopt.core.interfaces import Oracle, Sample
+from flowopt.core.probing import describe, loss_of_residuals, probed, probed_residuals
 from flowopt.core.state import Leaves
-from flowopt.errors import DataError
+from flowopt.errors import CompatibilityError, DataError
 
 # Up to this dimension each coordinate is a leaf of its own: elementwise work on contiguous arrays.
 MOST_COORDINATE_LEAVES = 16
-PROBES = 3
 
 
 class Problem(Protocol):
@@ -36,7 +36,9 @@ class LossOracle:
     Args:
         problem: Anything with `dim` and `loss(theta)`. The loss is tried once with shapes (3, dim)
             and (dim,): where both agree it is used as it is; where only (dim,) gives one number,
-            under `torch.vmap`.
+            under `torch.vmap`. For Gauss–Newton matrices it has `residuals(theta)` r too,
+            (*batch, dim) → (*batch, residuals), with L = ½|r|² up to a constant; then `loss` may
+            be left out.
         dtype: Of the trial.
         device: Of the trial.
 
@@ -46,15 +48,17 @@ class LossOracle:
 
     def __init__(self, problem: Problem, dtype: torch.dtype, device: torch.device):
         """See the class."""
-        dim = getattr(problem, "dim", None)
-        if not isinstance(dim, int) or dim < 1 or not callable(getattr(problem, "loss", None)):
+        dim, residuals = getattr(problem, "dim", None), getattr(problem, "residuals", None)
+        loss = getattr(problem, "loss", None) or (residuals and loss_of_residuals(residuals))
+        if not isinstance(dim, int) or dim < 1 or not callable(loss):
             raise DataError(
                 f"{problem!r} is no problem: it needs dim, a positive int (got {dim!r}), and "
                 "loss(theta) that maps (*batch, dim) to (*batch,)"
             )
         self.dim = dim
         self.problem = problem
-        self._loss = _probed(problem.loss, dim, dtype, device)
+        self._loss = probed(loss, dim, dtype, device)
+        self._residuals = residuals and probed_residuals(residuals, self._loss, dim, dtype, device)
 
     @property
     def shapes(self) -> tuple[tuple[int, ...], ...]:
@@ -100,13 +104,29 @@ class LossOracle:
         if not isinstance(loss, Tensor) or loss.shape != flat.shape[:-1]:
             raise DataError(
                 f"loss(theta) maps theta of shape {tuple(flat.shape)} to "
-                f"{_describe(loss, None)}, expected shape {tuple(flat.shape[:-1])}"
+                f"{describe(loss, None)}, expected shape {tuple(flat.shape[:-1])}"
             )
         return loss.reshape(batch)
 
     def losses(self, position: Leaves, sample: Sample) -> Tensor:
         """(*batch,), differentiable in the position."""
         return self._batched(self.join(position))
+
+    def composed(self, position: Leaves, sample: Sample) -> Composition:
+        """The residuals, differentiable in the position.
+
+        Raises:
+            CompatibilityError: The problem has none.
+        """
+        if self._residuals is None:
+            raise CompatibilityError(
+                f"the Gauss–Newton matrix needs residuals, and {self.problem!r} has none: give it "
+                "residuals(theta), (*batch, dim) → (*batch, residuals), with loss ½|residuals|²"
+            )
+        theta = self.join(position)
+        batch = theta.shape[:-1]
+        residuals = self._residuals(theta.reshape(-1, self.dim) if len(batch) > 1 else theta)
+        return Composition(residuals.reshape(*batch, -1))
 
     def evaluate(self, position: Leaves, sample: Sample) -> Evaluation:
         """Loss and gradient by reverse differentiation."""
@@ -127,55 +147,3 @@ def as_oracle(problem: object, dtype: torch.dtype, device: torch.device) -> Orac
     if hasattr(problem, "evaluate") and hasattr(problem, "leaves"):
         return problem
     return LossOracle(problem, dtype, device)
-
-
-def _probed(loss: Callable, dim: int, dtype: torch.dtype, device: torch.device) -> Callable:
-    """The loss in batched form, by what it does with (3, dim) and (dim,)."""
-    points = torch.linspace(-0.9, 1.1, PROBES * dim, dtype=dtype, device=device).reshape(
-        PROBES, dim
-    )
-    batched, batch_error = _try(loss, points)
-    singles, single_error = zip(*(_try(loss, point) for point in points), strict=True)
-    if all(isinstance(value, Tensor) and value.ndim == 0 for value in singles):
-        expected = torch.stack(singles)
-        agree = isinstance(batched, Tensor) and batched.shape == (PROBES,)
-        if agree and torch.allclose(batched, expected, rtol=1e-4, atol=1e-6, equal_nan=True):
-            return loss
-        return _vectorised(loss, points)
-    raise DataError(
-        f"loss(theta) must map ({dim},) to a 0-d tensor and (3, {dim}) to (3,); it gave "
-        f"{_describe(singles[0], single_error[0])} and {_describe(batched, batch_error)}"
-    )
-
-
-def _try(loss: Callable, theta: Tensor) -> tuple[object, Exception | None]:
-    try:
-        return loss(theta.clone()), None
-    # The user's function may raise anything; the error is reported with the shapes.
-    except Exception as error:
-        return None, error
-
-
-def _describe(value: object, error: Exception | None) -> str:
-    if error is not None:
-        return f"{type(error).__name__} ({error})"
-    return f"shape {tuple(value.shape)}" if isinstance(value, Tensor) else type(value).__name__
-
-
-def _vectorised(loss: Callable, points: Tensor) -> Callable:
-    """The loss of one point under `torch.vmap`, which is tried at some points."""
-    _, failure = _try(torch.vmap(loss), points)
-
-    def batched(theta: Tensor) -> Tensor:
-        if theta.ndim == 1:
-            return loss(theta)
-        if failure is not None:
-            raise DataError(
-                f"the loss works for one point only and can not be vectorised: {failure} Write it "
-                "for theta of shape (*batch, dim), with .sum(-1) for .sum(), torch.where for if, "
-                "and no random numbers"
-            ) from failure
-        flat = torch.vmap(loss)(theta.reshape(-1, theta.shape[-1]))
-        return flat.reshape(theta.shape[:-1])
-
-    return batched

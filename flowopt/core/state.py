@@ -58,6 +58,19 @@ def all_finite(leaves: Leaves, batch_dimensions: int) -> Tensor:
     return total - total == 0.0
 
 
+def as_rows(leaves: Leaves, batch_dimensions: int) -> Tensor:
+    """The elements of all leaves in a row, (*batch, elements)."""
+    batch = leaves[0].shape[:batch_dimensions]
+    return torch.cat([leaf.reshape(*batch, -1) for leaf in leaves], -1)
+
+
+def from_rows(row: Tensor, like: Leaves, batch_dimensions: int) -> Leaves:
+    """The inverse of `as_rows`."""
+    sizes = [leaf.shape[batch_dimensions:].numel() for leaf in like]
+    pieces = zip(row.split(sizes, -1), like, strict=True)
+    return tuple(piece.reshape(leaf.shape) for piece, leaf in pieces)
+
+
 @dataclass(frozen=True)
 class State:
     """Where trajectories are: θ and what else the method carries.

@@ -192,8 +192,6 @@ def check_place(stepper: Any, state: Any) -> None:
     kinds = {leaf.device.type for leaf in pytree.tree_leaves(state)}
     if kinds - {"cpu"}:
         raise UnfitError(f"kernels run on the CPU, the state is on {sorted(kinds)}")
-    if not stepper.scheme.elementwise:
-        raise UnfitError(f"{stepper.scheme!r} solves systems over several elements")
     Draws(stepper.oracle, 0, state.batch).check(stepper.control.rejects)
     if not stepper.observed:
         raise UnfitError("the end of a step is not evaluated")

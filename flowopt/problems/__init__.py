@@ -1,7 +1,7 @@
 """Losses with what is known about them: landscapes, and networks with data."""
 
 from flowopt.problems.analytic import ANALYTIC, analytic
-from flowopt.problems.curvature import curvature
+from flowopt.problems.curvature import curvature, gauss_newton
 from flowopt.problems.landscapes import (
     CriticalCurve,
     CriticalPoint,
@@ -22,6 +22,7 @@ __all__ = [
     "analytic",
     "curvature",
     "double_well",
+    "gauss_newton",
     "network",
     "quadratic",
     "rosenbrock",

@@ -39,12 +39,14 @@ class Part:
         critical: Where G' = 0, all within |z| ≤ `reach`.
         degenerate: Critical point → its kind, where G'' = 0: "minimum", "maximum", "inflection".
         reach: Bound of z up to which the list is complete.
+        residual: r(z) with G = ½r²; None where there is no smooth one.
     """
 
     function: Callable[[Tensor], Tensor]
     critical: tuple[float, ...]
     degenerate: dict[float, str]
     reach: float = math.inf
+    residual: Callable[[Tensor], Tensor] | None = None
 
 
 @dataclass(frozen=True)
@@ -79,23 +81,30 @@ def _squared(activation: Callable[[Tensor], Tensor], target: float = 0.0) -> Cal
     return value
 
 
+def _error(activation: Callable[[Tensor], Tensor], target: float = 0.0) -> Callable:
+    """The residual (σ − y)/√2, half of whose square is `_squared`."""
+    return lambda z: (activation(z) - target) * math.sqrt(0.5)
+
+
 def _twice(
     function: Callable[[Tensor], Tensor],
     *critical: float,
     degenerate: dict[float, str] | None = None,
     reach: float = math.inf,
+    residual: Callable[[Tensor], Tensor] | None = None,
 ) -> tuple[Part, Part]:
-    part = Part(function, critical, degenerate or {}, reach)
+    part = Part(function, critical, degenerate or {}, reach, residual)
     return part, part
 
 
 def _neuron(activation: Callable[[Tensor], Tensor], *critical: float, **more: object) -> tuple:
-    return _twice(_squared(activation), *critical, **more)
+    return _twice(_squared(activation), *critical, residual=_error(activation), **more)
 
 
 def _tanh_parts(first: float, second: float) -> tuple[Part, Part]:
     return tuple(
-        Part(_squared(torch.tanh, target), (math.atanh(target),), {}) for target in (first, second)
+        Part(_squared(torch.tanh, y), (math.atanh(y),), {}, residual=_error(torch.tanh, y))
+        for y in (first, second)
     )
 
 
@@ -117,6 +126,10 @@ def _bell_width(w: Tensor) -> Tensor:
 def _flat(z: Tensor) -> Tensor:
     """exp(−1/z²), which underflows to zero long before z² is too small to divide by."""
     return torch.exp(-1 / (z * z).clamp(min=1e-3))
+
+
+def _flat_root(z: Tensor) -> Tensor:
+    return math.sqrt(2.0) * torch.exp(-0.5 / (z * z).clamp(min=1e-3))
 
 
 def _gelu(z: Tensor) -> Tensor:
@@ -202,7 +215,7 @@ FAMILIES: dict[str, Family] = {
     ),
     "flat": Family(
         "exp(−1/z²): a minimum at which all derivatives vanish",
-        _twice(_flat, 0, degenerate={0: "minimum"}),
+        _twice(_flat, 0, degenerate={0: "minimum"}, residual=_flat_root),
     ),
 }
 
@@ -237,10 +250,18 @@ def analytic(name: str, *, orthogonal: bool = False) -> Landscape:
 def _landscape(name: str, family: Family, forms: Forms) -> Landscape:
     (a, b), (c, d) = forms
     first, second = (part.function for part in family.parts)
+    roots = [part.residual for part in family.parts if part.residual is not None]
+
+    def inputs(theta: Tensor) -> tuple[Tensor, Tensor]:
+        weight, bias = theta.unbind(-1)
+        return _form(a, b, weight, bias), _form(c, d, weight, bias)
 
     def loss(theta: Tensor) -> Tensor:
-        weight, bias = theta.unbind(-1)
-        return first(_form(a, b, weight, bias)) + second(_form(c, d, weight, bias))
+        z, other = inputs(theta)
+        return first(z) + second(other)
+
+    def residuals(theta: Tensor) -> Tensor:
+        return torch.stack([r(z) for r, z in zip(roots, inputs(theta), strict=True)], -1)
 
     points = [
         _pair(forms, one, other)
@@ -252,7 +273,15 @@ def _landscape(name: str, family: Family, forms: Forms) -> Landscape:
     half_width = family.half_width
     summary = family.summary if forms == family.forms else f"{family.summary}; orthogonal data"
     domain = -half_width, half_width
-    return Landscape(name, 2, loss, tuple(points), domain=domain, summary=summary)
+    return Landscape(
+        name,
+        2,
+        loss,
+        tuple(points),
+        domain=domain,
+        summary=summary,
+        residuals=residuals if roots else None,
+    )
 
 
 def _form(a: int, b: int, weight: Tensor, bias: Tensor) -> Tensor:
@@ -316,6 +345,9 @@ def _pair(forms: Forms, first: _Turn, second: _Turn) -> CriticalPoint:
 def _one_datum() -> Landscape:
     """½ ((w + b)² − 1)²: one neuron σ = z² − 1 on the single datum x = 1."""
 
+    def residuals(theta: Tensor) -> Tensor:
+        return POLY_TWO(theta.sum(-1, keepdim=True))
+
     def loss(theta: Tensor) -> Tensor:
         error = POLY_TWO(theta.sum(-1))
         return 0.5 * error * error
@@ -332,7 +364,7 @@ def _one_datum() -> Landscape:
         CriticalCurve(line(1.0), 0.0, "minimum", along(0.0, 8.0)),
     )
     summary = "Neuron z² − 1 on one datum: lines of minima and of maxima"
-    return Landscape("one_datum", 2, loss, (), curves, (-3.0, 3.0), summary)
+    return Landscape("one_datum", 2, loss, (), curves, (-3.0, 3.0), summary, residuals)
 
 
 def _bilinear() -> Landscape:
@@ -342,6 +374,9 @@ def _bilinear() -> Landscape:
         first, second = theta.unbind(-1)
         error = first * second - 1.0
         return 0.5 * error * error
+
+    def residuals(theta: Tensor) -> Tensor:
+        return theta[..., :1] * theta[..., 1:] - 1.0
 
     def branch(sign: float) -> CriticalCurve:
         return CriticalCurve(
@@ -354,7 +389,7 @@ def _bilinear() -> Landscape:
     origin = CriticalPoint((0.0, 0.0), 0.5, "saddle", (-1.0, 1.0))
     curves = branch(1.0), branch(-1.0)
     summary = "Two linear neurons in a row, ½ (w₁w₂ − 1)²: a hyperbola of minima"
-    return Landscape("bilinear", 2, loss, (origin,), curves, (-3.0, 3.0), summary)
+    return Landscape("bilinear", 2, loss, (origin,), curves, (-3.0, 3.0), summary, residuals)
 
 
 WITH_CURVES: dict[str, Callable[[], Landscape]] = {"one_datum": _one_datum, "bilinear": _bilinear}

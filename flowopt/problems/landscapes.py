@@ -1,5 +1,6 @@
 """Small landscapes with known critical points."""
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -59,6 +60,8 @@ class Landscape:
         domain: Lowest and highest value of each coordinate where studies begin, if there is a
             usual one.
         summary: What it is, in a line.
+        residuals: (*batch, dim) → (*batch, residuals), half of whose squares sum to the loss; None
+            for losses that are no sum of squares.
     """
 
     name: str
@@ -68,6 +71,7 @@ class Landscape:
     critical_curves: tuple[CriticalCurve, ...] = ()
     domain: tuple[float, float] | None = None
     summary: str = ""
+    residuals: Callable[[Tensor], Tensor] | None = None
 
     def loss(self, theta: Tensor) -> Tensor:
         """(*batch, dim) → (*batch,)."""
@@ -96,20 +100,27 @@ def quadratic(curvatures: Sequence[float] | Tensor) -> Landscape:
         def loss(theta: Tensor) -> Tensor:
             return (0.5 * diagonal.to(theta) * theta**2).sum(-1)
 
+        root = torch.diag(diagonal.sqrt())
         eigenvalues = matrix.sort().values
     elif matrix.ndim == 2 and matrix.numel() and torch.equal(matrix, matrix.T):
 
         def loss(theta: Tensor) -> Tensor:
             return 0.5 * ((theta @ matrix.to(theta)) * theta).sum(-1)
 
-        eigenvalues = torch.linalg.eigvalsh(matrix)
+        eigenvalues, vectors = torch.linalg.eigh(matrix)
+        root = eigenvalues.sqrt()[:, None] * vectors.mT
     else:
         raise DataError(
             f"curvatures of shape {tuple(matrix.shape)}: give a vector or a symmetric matrix"
         )
     dim = len(matrix)
     origin = _critical((0.0,) * dim, 0.0, tuple(eigenvalues.tolist()))
-    return Landscape("quadratic", dim, loss, (origin,))
+
+    def residuals(theta: Tensor) -> Tensor:
+        return theta @ root.to(theta).mT
+
+    squares = bool((eigenvalues >= 0).all())
+    return Landscape("quadratic", dim, loss, (origin,), residuals=residuals if squares else None)
 
 
 def double_well() -> Landscape:
@@ -123,6 +134,7 @@ def double_well() -> Landscape:
             _critical((0.0,), 1.0, (-4.0,)),
             _critical((1.0,), 0.0, (8.0,)),
         ),
+        residuals=lambda theta: math.sqrt(2.0) * (theta**2 - 1.0),
     )
 
 
@@ -137,10 +149,13 @@ def rosenbrock() -> Landscape:
         x, y = theta.unbind(-1)
         return (1.0 - x) ** 2 + 100.0 * (y - x**2) ** 2
 
+    def residuals(theta: Tensor) -> Tensor:
+        x, y = theta.unbind(-1)
+        return math.sqrt(2.0) * torch.stack([1.0 - x, 10.0 * (y - x**2)], -1)
+
     root = 250601.0**0.5
-    return Landscape(
-        "rosenbrock", 2, loss, (_critical((1.0, 1.0), 0.0, (501.0 - root, 501.0 + root)),)
-    )
+    minimum = _critical((1.0, 1.0), 0.0, (501.0 - root, 501.0 + root))
+    return Landscape("rosenbrock", 2, loss, (minimum,), residuals=residuals)
 
 
 def _critical(

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from flowopt.core.evaluation import Evaluation
+from flowopt.core.gauss_newton import Composition
 from flowopt.core.interfaces import Sample
 from flowopt.core.state import Leaves
 from flowopt.errors import DataError
@@ -193,6 +194,52 @@ class Network:
     def losses(self, position: Leaves, sample: Sample) -> Tensor:
         """Mean loss on the rows of a sample, (*batch,); differentiable in the position."""
         return self._losses(position, self._sampled(sample))
+
+    def composed(self, position: Leaves, sample: Sample) -> Composition:
+        """The loss as a function of what the module gives, for the Gauss–Newton matrix."""
+        rows = self._sampled(sample)
+        batch, own = self.batch(position), rows[0].ndim > self.inputs.ndim
+        outputs = self._mapped(self._outputs, batch, own)(self.join(position), rows[0])
+        shape = outputs.shape[len(batch) :]
+
+        def loss(flat: Tensor, targets: Tensor) -> Tensor:
+            return self._loss(flat.reshape(shape), targets)
+
+        def losses(flat: Tensor) -> Tensor:
+            return self._mapped(loss, batch, own)(flat, rows[1])
+
+        def jacobian() -> tuple[Tensor, int] | None:
+            try:
+                found, alone = self._mapped(self._jacobian, batch, own)(
+                    self.join(position), rows[0]
+                )
+            # The user's module may raise anything when it is given one row.
+            except Exception:
+                return None
+            # Not so where rows meet within the module, as in batch norm.
+            apart = torch.allclose(alone, outputs.reshape(alone.shape), rtol=1e-4, atol=1e-6)
+            return (found, shape[1:].numel()) if apart else None
+
+        return Composition(outputs.reshape(*batch, -1), losses, jacobian)
+
+    def _mapped(self, function: Callable, batch: tuple[int, ...], own_rows: bool) -> Callable:
+        """A function of parameters and rows for every replica."""
+        return torch.vmap(function, in_dims=(0, 0 if own_rows else None)) if batch else function
+
+    def _outputs(self, parameters: dict[str, Tensor], inputs: Tensor) -> Tensor:
+        return torch.func.functional_call(self.module, parameters, (inputs,))
+
+    def _jacobian(self, parameters: dict[str, Tensor], inputs: Tensor) -> tuple[Tensor, Tensor]:
+        """Derivatives of outputs by the row that each depends on alone, and the outputs."""
+
+        def of_row(values: dict[str, Tensor], row: Tensor) -> tuple[Tensor, Tensor]:
+            output = self._outputs(values, row[None]).reshape(-1)
+            return output, output
+
+        derivative = torch.func.jacrev(of_row, has_aux=True)
+        by_name, outputs = torch.vmap(derivative, in_dims=(None, 0))(parameters, inputs)
+        parts = [by_name[name].flatten(0, 1).flatten(1) for name in self.names]
+        return torch.cat(parts, -1), outputs
 
     def _sampled(self, sample: Sample) -> tuple[Tensor, ...]:
         return self.tables if sample is None else tuple(table[sample] for table in self.tables)

@@ -14,7 +14,6 @@ class Euler:
         Hairer, Nørsett & Wanner 1993, Solving Ordinary Differential Equations I, section I.7.
     """
 
-    elementwise = True
     error_order = 0
     interpolant_order = 0
     regular_start = True

@@ -30,8 +30,6 @@ class RungeKutta:
         Hairer, Nørsett & Wanner 1993, Solving Ordinary Differential Equations I, chapter II.
     """
 
-    elementwise = True
-
     regular_start = True
 
     def __init__(self, tableau: str | Tableau):

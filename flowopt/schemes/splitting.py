@@ -30,7 +30,6 @@ class Splitting:
         Learn. Res. 22(242), for UBU.
     """
 
-    elementwise = True
     error_order = 0
     interpolant_order = 0
     regular_start = False

@@ -19,7 +19,6 @@ class EulerMaruyama:
         Stochastic Differential Equations, section 14.1.
     """
 
-    elementwise = True
     error_order = 0
     interpolant_order = 0
     regular_start = True
@@ -70,7 +69,6 @@ class LeimkuhlerMatthews:
         Tretyakov 2014, Proc. R. Soc. A 470, 20140120.
     """
 
-    elementwise = True
     error_order = 0
     interpolant_order = 0
     regular_start = True

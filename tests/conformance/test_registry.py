@@ -109,7 +109,7 @@ class Counted(Loss):
     """A problem that counts how often its loss is differentiated."""
 
     def __init__(self, problem):
-        super().__init__(problem.loss, problem.dim)
+        super().__init__(problem.loss, problem.dim, problem.residuals)
         self.calls = 0
 
     def loss(self, theta):
@@ -234,7 +234,10 @@ def test_a_change_of_the_unit_of_time_changes_no_position(pair):
     # A power of two: the change of unit makes no rounding error.
     unit = 4.0
     loss_power, powers = POWERS[pair.name]
-    scaled = Loss(lambda theta: unit**loss_power * HILLS.loss(theta))
+    scaled = Loss(
+        lambda theta: unit**loss_power * HILLS.loss(theta),
+        residuals=lambda theta: unit ** (loss_power / 2) * HILLS.residuals(theta),
+    )
     flow = pair.flow.with_hyperparameters(
         **{name: pair.flow.hyperparameters[name] * unit**power for name, power in powers.items()}
     )

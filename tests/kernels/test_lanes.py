@@ -22,7 +22,7 @@ from flowopt.registry import CONTROLS, PROBLEMS
 from flowopt.stepper import Stepper
 from flowopt.stop import tried_stop
 from tests.kernels.machinery import assert_equal, columns_of, run_loop
-from tests.reference.pairs import ELEMENTWISE, controlled_pairs, fitting
+from tests.reference.pairs import PAIRS, controlled_pairs, fitting
 
 ALL = {name: build() for name, build in PROBLEMS.items()}
 COUNT, STEPS_BEFORE = 37, 3
@@ -154,7 +154,7 @@ def _by_threads(loop, arguments):
 
 @pytest.mark.parametrize("flow", ["langevin", "adam"])
 def test_threads_of_a_gpu_share_the_trajectories_out(flow):
-    pair = next(pair for pair in ELEMENTWISE if pair.name == flow)
+    pair = next(pair for pair in PAIRS if pair.name == flow)
     loop, arguments = _loop(*_under_way(pair, ALL["rosenbrock"], "constant", torch.float64))
     left, results = _by_threads(loop, arguments)
     left_alone, single = run_loop(loop, arguments, replace(this_machine(), width=1))

@@ -5,7 +5,7 @@ import torch
 
 import flowopt as fo
 from flowopt.registry import CONTROLS, PROBLEMS
-from tests.reference.pairs import ELEMENTWISE, SMALL_PROBLEMS, controlled_pairs, small_problems
+from tests.reference.pairs import PAIRS, SMALL_PROBLEMS, controlled_pairs, small_problems
 
 STEPS = 50
 # Powers up to three, sums of two terms, no functions: every bit agrees.
@@ -82,7 +82,7 @@ def test_a_kernel_steps_as_eager_torch_does(pair, problem, control):
     "pair",
     [
         pytest.param(pair, id=str(pair), marks=() if place % 6 == 0 else (pytest.mark.slow,))
-        for place, pair in enumerate(ELEMENTWISE)
+        for place, pair in enumerate(PAIRS)
     ],
 )
 def test_a_kernel_steps_float32_as_eager_torch_does(pair):

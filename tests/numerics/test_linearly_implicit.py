@@ -147,8 +147,12 @@ def test_a_large_problem_needs_conjugate_gradients():
         one(fo.flows.gradient_flow(), DENSE, problem, start, 0.1)
 
 
-def test_a_step_that_solves_systems_is_no_kernel():
-    with pytest.raises(fo.CompatibilityError, match="solves systems over several elements"):
-        fo.integrate(
-            fo.flows.gradient_flow(), DENSE, QUADRATIC, START, step_size=0.1, steps=3, compile=True
-        )
+@pytest.mark.parametrize("scheme", [DENSE, ITERATED], ids=repr)
+def test_a_kernel_solves_small_systems_to_the_bit(scheme):
+    flow, problem = fo.flows.gradient_flow(), fo.problems.rosenbrock()
+    ends = [
+        fo.integrate(flow, scheme, problem, START, step_size=1e-3, steps=20, compile=compiled)
+        for compiled in (True, False)
+    ]
+    assert torch.equal(ends[0].position, ends[1].position)
+    assert torch.equal(ends[0].counts["products"], ends[1].counts["products"])

@@ -84,7 +84,6 @@ PAIRS = _all_pairs()
 SMALL_PROBLEMS = {name: PROBLEMS[name]() for name in ("quadratic", "double_well", "rosenbrock")}
 NOISE_FREE = [pair for pair in PAIRS if not pair.flow.noisy]
 NOISY = [pair for pair in PAIRS if pair.flow.noisy]
-ELEMENTWISE = [pair for pair in PAIRS if pair.scheme.elementwise]
 CLOSURE_FREE = [
     pair for pair in PAIRS if pair.scheme.closure_free(pair.flow) and pair.flow.partition is None
 ]
@@ -105,7 +104,7 @@ def small_problems(pair: Pair, place: int) -> list[tuple[str, bool]]:
 def controlled_pairs() -> list[tuple[Pair, str]]:
     """Pairs that kernels can step, with the name of every control that can judge their steps."""
     found = []
-    for pair in ELEMENTWISE:
+    for pair in PAIRS:
         for name, build in CONTROLS.items():
             try:
                 build(pair.step_size).check(pair.flow, pair.scheme)

@@ -15,9 +15,10 @@ from flowopt.core.state import Leaves
 class Loss:
     """A function of theta as a problem."""
 
-    def __init__(self, function, dim: int = 2):
+    def __init__(self, function, dim: int = 2, residuals=None):
         self.function = function
         self.dim = dim
+        self.residuals = residuals
 
     def loss(self, theta: Tensor) -> Tensor:
         return self.function(theta)
@@ -29,7 +30,14 @@ def hills(theta: Tensor) -> Tensor:
     return torch.cos(x) + x * y / 4 + y**2 + x**4 / 8
 
 
-HILLS = Loss(hills)
+def hill_residuals(theta: Tensor) -> Tensor:
+    """Half their squares sum to the hills and 1 + 1/2048."""
+    x, y = theta.unbind(-1)
+    parts = 2 * torch.cos(x / 2), 2**0.5 * (y + x / 8), (x**2 - 1 / 16) / 2
+    return torch.stack(parts, -1)
+
+
+HILLS = Loss(hills, residuals=hill_residuals)
 
 
 class GivenNormals:

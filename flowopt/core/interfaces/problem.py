@@ -8,6 +8,7 @@ from torch import Tensor
 
 if TYPE_CHECKING:
     from flowopt.core.evaluation import Evaluation
+    from flowopt.core.gauss_newton import Composition
     from flowopt.core.state import Leaves, State
 
 Sample = Tensor | None
@@ -39,6 +40,9 @@ class Oracle(Protocol):
 
     def losses(self, position: Leaves, sample: Sample) -> Tensor:
         """(*batch,), differentiable in the position."""
+
+    def composed(self, position: Leaves, sample: Sample) -> Composition:
+        """The loss as a function of residuals or outputs, for the Gauss–Newton matrix."""
 
     def evaluate(self, position: Leaves, sample: Sample) -> Evaluation:
         """Loss and gradient, cut off from what the position comes from."""

@@ -47,11 +47,6 @@ class Scheme(Protocol):
         ...
 
     @property
-    def elementwise(self) -> bool:
-        """Whether a step does the same to every element, without systems over several."""
-        ...
-
-    @property
     def error_order(self) -> int:
         """Order of the embedded solution that a step's error estimate compares with; 0 for none."""
         ...

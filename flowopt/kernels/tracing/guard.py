@@ -14,6 +14,7 @@ from torch.utils import _pytree as pytree
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from flowopt.core.evaluation import Evaluation
+from flowopt.core.gauss_newton import Composition
 from flowopt.core.interfaces import Oracle, Sample
 from flowopt.core.state import Leaves
 from flowopt.kernels.scalar import Scalar
@@ -62,6 +63,15 @@ class GuardedOracle:
     def evaluate(self, position: Leaves, sample: Sample) -> Evaluation:
         """Loss and gradient."""
         return guarded(self.oracle.evaluate(position, sample))
+
+    # Second derivatives are asked for where the gradient is, which is checked.
+    def losses(self, position: Leaves, sample: Sample) -> Tensor:
+        """As the problem's."""
+        return self.oracle.losses(position, sample)
+
+    def composed(self, position: Leaves, sample: Sample) -> Composition:
+        """As the problem's."""
+        return self.oracle.composed(position, sample)
 
 
 class _Reading(TorchDispatchMode):
