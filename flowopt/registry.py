@@ -8,7 +8,18 @@ from dataclasses import dataclass
 
 from flowopt import classic, flows, problems
 from flowopt.classic import Method
-from flowopt.controls import Constant, ElementaryControl, ErrorControl, LyapunovControl, Schedule
+from flowopt.controls import (
+    BoldUphill,
+    Constant,
+    Damping,
+    ElementaryControl,
+    ErrorControl,
+    Fletcher,
+    HaganMenhaj,
+    LyapunovControl,
+    Nielsen,
+    Schedule,
+)
 from flowopt.core.interfaces import FlowLike, Scheme, StepControl
 from flowopt.core.partition import Partition
 from flowopt.problems import Landscape
@@ -116,6 +127,8 @@ SCHEMES: Mapping[str, Callable[[], Scheme]] = {
     "euler_maruyama": EulerMaruyama,
     "leimkuhler_matthews": LeimkuhlerMatthews,
     "linearly_implicit_euler": LinearlyImplicitEuler,
+    "levenberg_marquardt": lambda: LinearlyImplicitEuler(gauss_newton=True),
+    "geodesic_acceleration": lambda: LinearlyImplicitEuler(gauss_newton=True, acceleration=True),
     **{name: (lambda name=name: RungeKutta(name)) for name in TABLEAUX},
     "euler_richardson": EulerRichardson,
     "extragradient": lambda: EulerRichardson("author"),
@@ -127,6 +140,10 @@ CONTROLS: Mapping[str, Callable[[float], StepControl]] = {
     "error": lambda step_size: ErrorControl(rtol=1e-4, atol=1e-6, first_step=step_size),
     "elementary": lambda step_size: ElementaryControl(tolerance=1e-3, first_step=step_size),
     "lyapunov": lambda step_size: LyapunovControl(first_step=step_size),
+    "hagan_menhaj": lambda step_size: Damping(HaganMenhaj(), damping=1 / step_size),
+    "fletcher": lambda step_size: Damping(Fletcher(), damping=1 / step_size),
+    "nielsen": lambda step_size: Damping(Nielsen(), damping=1 / step_size),
+    "bold_uphill": lambda step_size: Damping(BoldUphill(), damping=1 / step_size),
 }
 
 METHODS: Mapping[str, Callable[[], Method]] = {

@@ -1,8 +1,20 @@
 """Step controls: how far to step, and whether to accept."""
 
 from flowopt.controls.constant import Constant, Schedule
+from flowopt.controls.damping import BoldUphill, Damping, Fletcher, HaganMenhaj, Nielsen
 from flowopt.controls.elementary import ElementaryControl
 from flowopt.controls.error import ErrorControl
 from flowopt.controls.lyapunov import LyapunovControl
 
-__all__ = ["Constant", "ElementaryControl", "ErrorControl", "LyapunovControl", "Schedule"]
+__all__ = [
+    "BoldUphill",
+    "Constant",
+    "Damping",
+    "ElementaryControl",
+    "ErrorControl",
+    "Fletcher",
+    "HaganMenhaj",
+    "LyapunovControl",
+    "Nielsen",
+    "Schedule",
+]

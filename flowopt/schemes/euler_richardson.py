@@ -38,7 +38,6 @@ class EulerRichardson:
         Poëtte & Turpault 2023, J. Sci. Comput., doi 10.1007/s10915-023-02215-4.
     """
 
-    elementwise = True
     error_order = 1
     interpolant_order = 0
     regular_start = True
