@@ -5,8 +5,8 @@ from dataclasses import dataclass
 from torch import Tensor
 from torch.utils import _pytree as pytree
 
-from flowopt.core.gauss_newton import GaussNewton
-from flowopt.core.hessian import Hessian
+from flowopt.core.curvature.gauss_newton import GaussNewton
+from flowopt.core.curvature.hessian import Hessian
 from flowopt.core.interfaces import Oracle, Sample
 from flowopt.core.state import Leaves, State
 

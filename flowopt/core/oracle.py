@@ -5,8 +5,8 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
+from flowopt.core.curvature.gauss_newton import Composition
 from flowopt.core.evaluation import Evaluation
-from flowopt.core.gauss_newton import Composition
 from flowopt.core.interfaces import Oracle, Sample
 from flowopt.core.probing import describe, loss_of_residuals, probed, probed_residuals
 from flowopt.core.state import Leaves

@@ -2,8 +2,8 @@
 
 from torch import Tensor
 
-from flowopt.core.gauss_newton import GaussNewton
-from flowopt.core.hessian import Hessian
+from flowopt.core.curvature.gauss_newton import GaussNewton
+from flowopt.core.curvature.hessian import Hessian
 from flowopt.core.oracle import as_oracle
 from flowopt.core.state import Leaves
 

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from flowopt.core.curvature.gauss_newton import Composition
 from flowopt.core.evaluation import Evaluation
-from flowopt.core.gauss_newton import Composition
 from flowopt.core.interfaces import Sample
 from flowopt.core.state import Leaves
 from flowopt.errors import DataError

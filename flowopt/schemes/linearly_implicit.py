@@ -7,11 +7,11 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from flowopt.core.curvature.gauss_newton import GaussNewton
+from flowopt.core.curvature.hessian import Hessian
+from flowopt.core.curvature.linear import conjugate_gradients, identity, solve, solve_positive
 from flowopt.core.evaluation import Evaluation, Evaluator
-from flowopt.core.gauss_newton import GaussNewton
-from flowopt.core.hessian import Hessian
 from flowopt.core.interfaces import FlowLike, Noise, Proposal
-from flowopt.core.linear import conjugate_gradients, identity, solve, solve_positive
 from flowopt.core.state import Leaves, State, from_rows, lift, squared_norm
 from flowopt.errors import CompatibilityError, ConfigurationError
 from flowopt.schemes.drift import check_drift_scheme

@@ -6,8 +6,8 @@ from torch.nn.functional import cross_entropy, mse_loss
 from torch.testing import assert_close
 
 import flowopt as fo
-from flowopt.core.gauss_newton import GaussNewton
-from flowopt.core.linear import MOST_UNROLLED, solve, solve_positive
+from flowopt.core.curvature.gauss_newton import GaussNewton
+from flowopt.core.curvature.linear import MOST_UNROLLED, solve, solve_positive
 from flowopt.core.oracle import as_oracle
 from flowopt.core.state import as_rows, from_rows
 from flowopt.registry import PROBLEMS

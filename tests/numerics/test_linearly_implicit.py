@@ -5,7 +5,7 @@ import torch
 from torch.testing import assert_close
 
 import flowopt as fo
-from flowopt.core.hessian import Hessian
+from flowopt.core.curvature.hessian import Hessian
 from flowopt.core.oracle import as_oracle
 from flowopt.registry import FLOWS
 from tests.reference.solutions import moving_state, slow_flow

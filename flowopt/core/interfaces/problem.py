@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Protocol
 from torch import Tensor
 
 if TYPE_CHECKING:
+    from flowopt.core.curvature.gauss_newton import Composition
     from flowopt.core.evaluation import Evaluation
-    from flowopt.core.gauss_newton import Composition
     from flowopt.core.state import Leaves, State
 
 Sample = Tensor | None

@@ -13,8 +13,8 @@ from torch import Tensor
 from torch.utils import _pytree as pytree
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from flowopt.core.curvature.gauss_newton import Composition
 from flowopt.core.evaluation import Evaluation
-from flowopt.core.gauss_newton import Composition
 from flowopt.core.interfaces import Oracle, Sample
 from flowopt.core.state import Leaves
 from flowopt.kernels.scalar import Scalar

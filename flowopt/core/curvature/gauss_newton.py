@@ -7,8 +7,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from flowopt.core.curvature.linear import identity
 from flowopt.core.interfaces import Oracle, Sample
-from flowopt.core.linear import identity
 from flowopt.core.state import Leaves, as_rows, from_rows
 from flowopt.errors import CompatibilityError
 
