@@ -142,15 +142,28 @@ class PhiloxNoise(NamedTuple):
         batch = self.trajectory.ndim
         counts = [math.prod(leaf.shape[batch:]) for leaf in like]
         place = (self.seed, self.trajectory, key.step, key.substep)
-        if self.offsets is None:
-            pieces = generator(*place, 0, sum(counts)).split(counts, dim=-1)
-        else:
-            # Scalars of a block, one leaf by themselves, take the first offset.
-            offsets = self.offsets[: len(like)]
-            pieces = [generator(*place, *run) for run in zip(offsets, counts, strict=True)]
+        pieces: list[Tensor] = []
+        for first, run in _runs(self.offsets, counts):
+            pieces += generator(*place, first, sum(run)).split(run, dim=-1)
         return tuple(
             piece.reshape(leaf.shape).to(leaf) for piece, leaf in zip(pieces, like, strict=True)
         )
+
+
+def _runs(offsets: tuple[int, ...] | None, counts: list[int]) -> list[tuple[int, list[int]]]:
+    """First element, and lengths of the leaves, of leaves that follow one another."""
+    if offsets is None:
+        return [(0, counts)]
+    runs: list[tuple[int, list[int]]] = []
+    end = -1
+    # Scalars of a block, one leaf by themselves, take the first offset.
+    for first, count in zip(offsets[: len(counts)], counts, strict=True):
+        if first == end:
+            runs[-1][1].append(count)
+        else:
+            runs.append((first, [count]))
+        end = first + count
+    return runs
 
 
 def seeded_noise(seed: int, batch: tuple[int, ...], device: torch.device) -> PhiloxNoise:

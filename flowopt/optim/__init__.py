@@ -2,5 +2,17 @@
 
 from flowopt.optim.flow_optimizer import FlowOptimizer
 from flowopt.optim.presets import SGD, Adagrad, Adam, AdamW, RMSprop
+from flowopt.optim.thermal import LOL, AdaptiveLangevin, AdLaLa, Langevin
 
-__all__ = ["SGD", "Adagrad", "Adam", "AdamW", "FlowOptimizer", "RMSprop"]
+__all__ = [
+    "LOL",
+    "SGD",
+    "AdLaLa",
+    "Adagrad",
+    "Adam",
+    "AdamW",
+    "AdaptiveLangevin",
+    "FlowOptimizer",
+    "Langevin",
+    "RMSprop",
+]

@@ -10,7 +10,19 @@ from flowopt.schemes import Splitting
 
 # What stands in param_groups, beside the hyperparameters and scalars of a flow.
 GROUP_KEYS = frozenset(
-    {"params", "param_names", "lr", "initial_lr", "maximize", "seed", "step", "time", END_LOSS}
+    {
+        "params",
+        "param_names",
+        "lr",
+        "initial_lr",
+        "maximize",
+        "seed",
+        "step",
+        "time",
+        END_LOSS,
+        "flow",
+        "letters",
+    }
 )
 
 

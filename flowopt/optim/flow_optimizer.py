@@ -1,6 +1,6 @@
 """Any flow and scheme as a `torch.optim.Optimizer`."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -16,6 +16,8 @@ from flowopt.core.noise import PhiloxNoise
 from flowopt.errors import CompatibilityError
 from flowopt.flows import EquationFlow
 from flowopt.kernels import UnfitError
+from flowopt.optim.blocks.equation import Equation, taken_equation, together
+from flowopt.optim.blocks.joint import JointSteps, Member
 from flowopt.optim.checks import check_loss, check_names, check_one_number, remedy
 from flowopt.optim.gradients import GradientOracle, check_dense, complex_view, real_view
 from flowopt.optim.storage import END_LOSS, carried_gradient, store, stored_state
@@ -23,18 +25,24 @@ from flowopt.optim.tensors import Elements, offsets_of
 from flowopt.optim.torch_state import is_of_torch
 from flowopt.optim.updates import NativeSteps, Plan, advanced
 
+# What torch would drop from copies.
+KEPT = ("flow", "scheme", "_equations", "_complex")
+
 
 class FlowOptimizer(torch.optim.Optimizer):
     """Steps a flow with the gradients of a training loop.
 
     Every param_groups entry may override `lr` and the flow's hyperparameters; all are read at every
-    step. Equal to `integrate` on the same gradients. A scheme that ends with a gradient (BAOAB)
-    keeps it for the next step, so parameters are not to be changed by hand between its steps.
+    step. It may have a `flow` of its own, and `letters`: what letters of the word mean to it,
+    as in {"params": …, "flow": adaptive_langevin(…), "letters": {"O": "CDEDC"}}.
+
+    Equal to `integrate` on the same gradients. A scheme that ends with a gradient (BAOAB) keeps it
+    for the next step, so parameters are not to be changed by hand between its steps.
 
     Args:
         params: Parameters, named parameters or groups, as for torch.optim.
-        flow: The equation.
-        scheme: How it becomes a step. With more than the gradient at the start of a step,
+        flow: The equation of groups that have none of their own.
+        scheme: How equations become a step. With more than the gradient at the start of a step,
             `step(closure)` is needed.
         lr: Step size h, time per step; a float or a 0-d tensor.
         maximize: Whether to climb.
@@ -85,16 +93,19 @@ class FlowOptimizer(torch.optim.Optimizer):
             )
         self._native = NativeSteps() if compile else None
         self._complex = False
+        self._equations: list[Equation] = []
+        self._joint: JointSteps | None = None
         if defaults["seed"] is None:
             # In the groups, state dicts carry it: noise continues where it was.
             defaults = {**defaults, "seed": torch.initial_seed() % SEEDS}
         super().__init__(params, defaults)
 
     def __getstate__(self) -> dict[str, Any]:
-        """What torch keeps, and what it would drop: flow, scheme, and whether they are compiled."""
-        kept = {name: self.__dict__[name] for name in ("flow", "scheme", "_complex")}
+        """What torch keeps, and what it would drop: equations, and whether they are compiled."""
+        kept = {name: self.__dict__[name] for name in KEPT}
         native = None if self._native is None else NativeSteps()
-        return {**super().__getstate__(), **kept, "_native": native}
+        joint = None if self._joint is None else JointSteps()
+        return {**super().__getstate__(), **kept, "_native": native, "_joint": joint}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Continues where a state dict of the same flow was taken, noise included.
@@ -105,9 +116,10 @@ class FlowOptimizer(torch.optim.Optimizer):
         if is_of_torch(state_dict):
             state_dict = self._translated(state_dict)
         super().load_state_dict(state_dict)
-        for group in self.param_groups:
+        for group, equation in zip(self.param_groups, self._equations, strict=True):
             # Older state dicts lack what came later.
             group.update({n: v for n, v in self.defaults.items() if n not in group})
+            equation.strip(group, self.flow)
         # torch takes over tensors that need no cast, and kernels step them in place.
         for kept in self.state.values():
             kept.update({n: v.clone() for n, v in kept.items() if isinstance(v, Tensor)})
@@ -122,12 +134,15 @@ class FlowOptimizer(torch.optim.Optimizer):
         """Adds a group; a complex parameter is stepped as the real one of its two parts.
 
         Raises:
-            CompatibilityError: A parameter holds whole numbers, or several groups meet a scheme
-                that evaluates gradients within the step.
+            CompatibilityError: A parameter holds whole numbers, or the group's flow does not fit.
             ConfigurationError: The seed is no whole number, or a value is more than one number.
+            PartitionError: Letters of the group's flow have no meaning, or several.
         """
+        param_group, equation = taken_equation(param_group, self.flow, self.scheme)
         super().add_param_group(param_group)
-        group = self.param_groups[-1]
+        group, place = self.param_groups[-1], len(self._equations)
+        self._equations.append(equation)
+        equation.strip(group, self.flow)
         for parameter in group["params"]:
             if not parameter.is_floating_point() and not parameter.is_complex():
                 raise CompatibilityError(
@@ -138,23 +153,26 @@ class FlowOptimizer(torch.optim.Optimizer):
         for name, value in group.items():
             if isinstance(value, Tensor):
                 check_one_number(name, value)
-        flow, scheme, _ = self._plan(group)
-        if self._native is not None and not scheme.closure_free(flow):
-            raise CompatibilityError(f"compile=True: {remedy(flow, scheme)}")
-        if group["differentiable"] and not scheme.closure_free(flow):
-            raise CompatibilityError(f"differentiable=True: {remedy(flow, scheme)}")
-        if len(self.param_groups) > 1 and not scheme.closure_free(flow):
-            raise CompatibilityError(
-                f"{scheme!r} evaluates gradients within the step, for which all parameters have to "
-                "be in one group"
-            )
+        flow, scheme, _ = self._plan(place)
+        if any(known.own for known in self._equations):
+            flow, scheme = together(self._equations), self.scheme
+        if not scheme.closure_free(flow):
+            options = {
+                "compile": self._native is not None,
+                "differentiable": group["differentiable"],
+            }
+            for option in (name for name, chosen in options.items() if chosen):
+                raise CompatibilityError(f"{option}=True: {remedy(self.flow, self.scheme)}")
+            self._joint = JointSteps() if place else None
 
-    def _plan(self, group: dict) -> tuple[EquationFlow, Scheme, Tensor]:
+    def _plan(self, place: int) -> tuple[EquationFlow, Scheme, Tensor]:
         """Flow, scheme and step size of a group, from its values as they are now."""
+        group, equation = self.param_groups[place], self._equations[place]
         check_not_negative(lr=group["lr"])
-        changes = {name: group[name] for name in self.flow.hyperparameters}
-        flow = self.flow.with_hyperparameters(**changes)
-        return flow, self.scheme, torch.as_tensor(group["lr"], dtype=torch.float64).reshape(())
+        changes = {name: group[name] for name in equation.flow.hyperparameters}
+        flow = equation.flow.with_hyperparameters(**changes)
+        step_size = torch.as_tensor(group["lr"], dtype=torch.float64).reshape(())
+        return flow, equation.scheme, step_size
 
     def step(self, closure: Callable[[], Tensor] | None = None) -> Tensor | None:
         """One step.
@@ -176,6 +194,9 @@ class FlowOptimizer(torch.optim.Optimizer):
         if closure is not None and loss is None:
             with torch.enable_grad():
                 loss = closure()
+        if self._joint is not None:
+            self._joint.step(self._members(closure, loss), self.scheme, closure, loss)
+            return loss
         first = 0
         for place, group in enumerate(self.param_groups):
             if place:
@@ -185,11 +206,34 @@ class FlowOptimizer(torch.optim.Optimizer):
 
     def _end_loss(self) -> Tensor | None:
         """The loss with which the last step ended, if its gradient was kept."""
-        group = self.param_groups[0]
-        moving = [parameter for parameter in group["params"] if parameter.grad is not None]
+        losses = [group[END_LOSS] for group in self.param_groups if END_LOSS in group]
+        if not losses:
+            return None
+        parameters = [parameter for group in self.param_groups for parameter in group["params"]]
+        moving = [parameter for parameter in parameters if parameter.grad is not None]
         if not moving or carried_gradient(self._places(moving)) is None:
             return None
-        return torch.tensor(group[END_LOSS], dtype=torch.float64)
+        return torch.tensor(losses[0], dtype=torch.float64)
+
+    def _members(self, closure: Callable | None, loss: Tensor | None) -> list[Member]:
+        """The groups of a joint step: those with a gradient."""
+        members, first = [], 0
+        for place, group in enumerate(self.param_groups):
+            real = self._real(group["params"])
+            pairs = list(zip(group["params"], offsets_of(real, first).tolist(), strict=True))
+            first += sum(map(Tensor.numel, real))
+            pairs = [pair for pair in pairs if pair[0].grad is not None]
+            if not pairs:
+                continue
+            if closure is None:
+                raise CompatibilityError(remedy(self.flow, self.scheme))
+            parameters, offsets = zip(*pairs, strict=True)
+            check_dense(parameter.grad for parameter in parameters)
+            flow, _, step_size = self._plan(place)
+            check_loss(flow, loss is None and flow.uses_loss)
+            places, equation = self._places(parameters), self._equations[place]
+            members.append(Member(equation, flow, step_size, group, places, parameters, offsets))
+        return members
 
     def _step_group(
         self, place: int, group: dict, closure: Callable | None, loss: Tensor | None, first: int
@@ -207,21 +251,22 @@ class FlowOptimizer(torch.optim.Optimizer):
         if self._native is None:
             if offsets is None:
                 offsets = offsets_of(self._real(parameters), first)
-            self._step_eager(group, parameters, offsets, closure, loss)
+            self._step_eager(place, parameters, offsets, closure, loss)
         else:
             elements = Elements(first, offsets)
             self._step_native(self._native, place, parameters, moving, elements, loss)
 
     def _step_eager(
         self,
-        group: dict,
+        place: int,
         parameters: list[Tensor],
         offsets: np.ndarray,
         closure: Callable | None,
         loss: Tensor | None,
     ) -> None:
         check_dense(parameter.grad for parameter in parameters)
-        flow, scheme, step_size = self._plan(group)
+        group = self.param_groups[place]
+        flow, scheme, step_size = self._plan(place)
         if closure is None and not scheme.closure_free(flow):
             raise CompatibilityError(remedy(flow, scheme))
         check_loss(flow, loss is None and flow.uses_loss)
@@ -255,9 +300,9 @@ class FlowOptimizer(torch.optim.Optimizer):
     ) -> None:
         """The same step by a kernel, in place."""
         group = self.param_groups[place]
-        values = tuple([group[name] for name in self._settings()])
+        values = tuple([group[name] for name in self._settings(place)])
         values = *values, group["maximize"]
-        prepared = native.prepared(place, values, lambda: self._planned(group))
+        prepared = native.prepared(place, values, lambda: self._planned(place))
         plan, names, scalars = prepared.plan, prepared.names, prepared.scalars
         check_loss(plan.flow, loss is None and prepared.uses_loss)
         places = self._places(parameters) if names else []
@@ -299,15 +344,16 @@ class FlowOptimizer(torch.optim.Optimizer):
                 own[name] = complex_view(leaf, parameter)
         group.update(zip((*scalars, "time", "step"), after, strict=False))
 
-    def _settings(self) -> Iterable[str]:
+    def _settings(self, place: int) -> Iterable[str]:
         """What a plan is made of, by its names in a group."""
-        return ("lr", *self.flow.hyperparameters)
+        return ("lr", *self._equations[place].flow.hyperparameters)
 
-    def _planned(self, group: dict) -> Plan:
-        flow, scheme, step_size = self._plan(group)
-        return Plan(flow, scheme, step_size, Constant(step_size), bool(group["maximize"]))
+    def _planned(self, place: int) -> Plan:
+        flow, scheme, step_size = self._plan(place)
+        maximize = bool(self.param_groups[place]["maximize"])
+        return Plan(flow, scheme, step_size, Constant(step_size), maximize)
 
-    def _places(self, parameters: list[Tensor]) -> list[dict[str, Any]]:
+    def _places(self, parameters: Sequence[Tensor]) -> list[dict[str, Any]]:
         """Where torch keeps what belongs to parameters."""
         return [self.state[parameter] for parameter in parameters]
 

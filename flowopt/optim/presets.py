@@ -12,6 +12,7 @@ from flowopt.core.interfaces import Scheme
 from flowopt.errors import CompatibilityError
 from flowopt.flows import EquationFlow
 from flowopt.optim import torch_state
+from flowopt.optim.blocks.equation import FLOW, LETTERS
 from flowopt.optim.flow_optimizer import FlowOptimizer
 from flowopt.optim.torch_state import Twin, from_torch, to_torch
 
@@ -80,10 +81,24 @@ class Preset(FlowOptimizer):
     def _translated(self, state_dict: dict[str, Any]) -> dict[str, Any]:
         return from_torch(self.twin, state_dict, self.defaults)
 
-    def _settings(self) -> tuple[str, ...]:
+    def add_param_group(self, param_group: dict) -> None:
+        """Adds a group, which is stepped by the method as all others are.
+
+        Raises:
+            CompatibilityError: The group has a flow or letters of its own, or does not fit.
+        """
+        if own := sorted({FLOW, LETTERS} & {*param_group}):
+            raise CompatibilityError(
+                f"a group has {own} of its own, and {type(self).__name__} is one method for all "
+                "groups: use FlowOptimizer"
+            )
+        super().add_param_group(param_group)
+
+    def _settings(self, place: int) -> tuple[str, ...]:
         return self.settings
 
-    def _plan(self, group: dict) -> tuple[EquationFlow, Scheme, Tensor]:
+    def _plan(self, place: int) -> tuple[EquationFlow, Scheme, Tensor]:
+        group = self.param_groups[place]
         method = self.method(**{name: _number(group[name]) for name in self.settings})
         step_size, hyperparameters = method.rule.translate(method.settings)
         return method.rule.flow.with_hyperparameters(**hyperparameters), method.scheme, step_size

@@ -6,7 +6,6 @@ from torch import nn
 
 import flowopt as fo
 from flowopt.optim import FlowOptimizer
-from tests.reference.optimizers import langevin, two_groups
 from tests.reference.training import (
     small_data,
     small_network,
@@ -73,11 +72,6 @@ def test_a_parameter_of_whole_numbers_is_refused(dtype):
     parameter = nn.Parameter(torch.zeros(2, dtype=dtype), requires_grad=False)
     with pytest.raises(fo.CompatibilityError, match="only floating and complex ones move"):
         fo.optim.SGD([parameter])
-
-
-def test_several_groups_need_a_word_without_gradients_inside():
-    with pytest.raises(fo.CompatibilityError, match="in one group"):
-        FlowOptimizer(two_groups(small_network(), 0.1), langevin(), fo.Splitting("BAOAB"))
 
 
 def test_a_hyperparameter_per_trajectory_is_refused():

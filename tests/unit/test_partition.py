@@ -183,7 +183,7 @@ def test_the_whole_is_described():
     flow = two(letters={"first": {"O": "CDEDC"}}, pace={"second": 0.5}, name="thermal")
     assert "first: <flow adaptive_langevin" in repr(flow)
     assert "with O: CDEDC; second: <flow heavy_ball" in repr(flow)
-    assert "at pace 0.5" in repr(flow)
+    assert ", pace 0.5" in repr(flow)
     assert repr(fo.Partition(nn.Linear(2, 1), {"a": "weight", "b": "bias"})) == (
         "<partition a: weight; b: bias>"
     )

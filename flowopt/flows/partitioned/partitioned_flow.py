@@ -20,7 +20,7 @@ from flowopt.flows.partitioned.meanings import (
     own_moves,
     own_word,
 )
-from flowopt.flows.partitioned.parts import Part, checked_pace, joined, paced
+from flowopt.flows.partitioned.parts import CLOCK, PACE, Part, checked_settings, joined, paced
 from flowopt.symbolic.noise import NOISE_KINDS
 
 
@@ -52,6 +52,7 @@ class PartitionedFlow:
             meaning here it means itself, and nothing to a flow without such a letter.
         pace: Block → time that passes for it per unit of time, one number or (*batch,): its own
             step size over the common one.
+        clock: Block → its time where that of all is 0, one number or (*batch,).
         name: For messages and tables.
 
     Raises:
@@ -69,21 +70,20 @@ class PartitionedFlow:
         *,
         letters: Mapping[str, Mapping[str, str]] | None = None,
         pace: Mapping[str, float | Tensor] | None = None,
+        clock: Mapping[str, float | Tensor] | None = None,
         name: str = "partitioned",
     ):
         """See the class."""
-        letters, pace = letters or {}, pace or {}
-        check_blocks(partition, flows, letters, pace)
+        letters, settings = letters or {}, {PACE: pace or {}, CLOCK: clock or {}}
+        check_blocks(partition, flows, letters, *settings.values())
         self.partition, self.name = partition, name
-        self.parts = tuple(
-            Part(
-                block,
-                flow := flows[block.name],
-                checked_meanings(block.name, flow, letters.get(block.name, {})),
-                checked_pace(block.name, pace.get(block.name)),
-            )
-            for block in partition.blocks
-        )
+        parts = []
+        for block in partition.blocks:
+            flow, own = flows[block.name], letters.get(block.name, {})
+            given = {n: table[block.name] for n, table in settings.items() if block.name in table}
+            meanings = checked_meanings(block.name, flow, own)
+            parts.append(Part(block, flow, meanings, checked_settings(block.name, given)))
+        self.parts = tuple(parts)
         self._energies = joint_energies({part.block.name: part.flow for part in self.parts})
 
     def __repr__(self) -> str:
@@ -92,15 +92,15 @@ class PartitionedFlow:
         for part in self.parts:
             changed = {k: v for k, v in part.meanings.items() if k != v}
             means = f" with {', '.join(f'{k}: {v}' for k, v in changed.items())}" if changed else ""
-            pace = "" if part.own_pace is None else f" at pace {part.own_pace.tolist()}"
-            described.append(f"{part.block.name}: {part.flow!r}{means}{pace}")
+            settings = "".join(f", {n} {v.tolist()}" for n, v in part.settings.items())
+            described.append(f"{part.block.name}: {part.flow!r}{means}{settings}")
         return f"<flow {self.name}, {'; '.join(described)}>"
 
     @property
     def definition(self) -> Hashable:
         """What a program of its steps depends on: all but the values of hyperparameters."""
         parts = (
-            (part.flow.definition, tuple(part.meanings.items()), part.own_pace is None)
+            (part.flow.definition, tuple(part.meanings.items()), tuple(part.settings))
             for part in self.parts
         )
         return (PartitionedFlow, self.name, self.partition, *parts)
@@ -275,7 +275,7 @@ class PartitionedFlow:
         zero = step.to(torch.float64) * 0.0
         whole = State({"theta": position}, {}, zero, step)
         times = [
-            part.flow.later_time(step) / part.pace
+            part.time_of_all(part.flow.later_time(step))
             for part in self.parts
             if later and part.flow.singular_at_start
         ]
@@ -315,10 +315,9 @@ class PartitionedFlow:
         found = {}
         for part in self.parts:
             own = part.flow.diffusion(part.state(state), part.evaluate(evaluate, state))
-            root = None if part.own_pace is None else torch.sqrt(part.own_pace)
             for name, amplitudes in own.items():
-                tangent = joined(state.map(torch.zeros_like), [(part, paced(amplitudes, root))])
-                found[f"{part.block.name}.{name}"] = tangent
+                slopes = [(part, paced(amplitudes, part, noise=True))]
+                found[f"{part.block.name}.{name}"] = joined(state.map(torch.zeros_like), slopes)
         return found
 
     def kick(self, state: State, step_size: Tensor, evaluate: Evaluate, noise: Noise) -> State:
@@ -328,7 +327,7 @@ class PartitionedFlow:
                 part,
                 part.flow.kick(
                     part.state(state),
-                    part.time(step_size),
+                    part.duration(step_size),
                     part.evaluate(evaluate, state),
                     part.noise(noise, state, step_size),
                 ),
@@ -354,7 +353,7 @@ class PartitionedFlow:
             own, known = part.state(state), part.evaluate(evaluate, state)
             source = part.noise(noise, state, step_size) if part.flow.noisy else noise
             for step in own_moves(part.meanings, move):
-                own = part.flow.apply(step, own, part.time(step_size), known, source)
+                own = part.flow.apply(step, own, part.duration(step_size), known, source)
             moved.append((part, own))
         return joined(state, moved)
 
@@ -381,7 +380,5 @@ class PartitionedFlow:
 
     def _tangent(self, state: State, slope: Callable[[Part, State], State]) -> State:
         """Tangents of the blocks, in the time of all."""
-        slopes = [
-            (part, paced(slope(part, part.state(state)), part.own_pace)) for part in self.parts
-        ]
+        slopes = [(part, paced(slope(part, part.state(state)), part)) for part in self.parts]
         return joined(state.map(torch.zeros_like), slopes)

@@ -13,7 +13,7 @@ from flowopt.core.state import Leaves, State, lift, per_trajectory
 from flowopt.flows.equations.equation_flow import EquationFlow
 from flowopt.flows.equations.hyperparameters import number
 
-PACE = "pace"
+PACE, CLOCK = "pace", "clock"
 ONE = torch.tensor(1.0, dtype=torch.float64)
 
 
@@ -25,22 +25,32 @@ class Part:
         block: Its leaves.
         flow: Its equation.
         meanings: Letter of the word → word over the flow's own letters.
-        own_pace: Time that passes for it per unit of time, 0-d or (*batch,) float64; None for one.
+        settings: "pace", time that passes for it per unit of time, and "clock", its time at time 0,
+            where they are not 1 and 0; 0-d or (*batch,) float64.
     """
 
     block: Block
     flow: EquationFlow
     meanings: Mapping[str, str]
-    own_pace: Tensor | None
+    settings: Mapping[str, Tensor]
 
     @property
     def pace(self) -> Tensor:
         """Time that passes for the block per unit of time."""
-        return ONE if self.own_pace is None else self.own_pace
+        return self.settings.get(PACE, ONE)
+
+    def duration(self, duration: Tensor) -> Tensor:
+        """A duration as the block has it; (*batch,), float64."""
+        return duration * self.settings[PACE] if PACE in self.settings else duration
 
     def time(self, time: Tensor) -> Tensor:
-        """A time, or a duration, as the block has it; (*batch,), float64."""
-        return time if self.own_pace is None else time * self.own_pace
+        """A time as the block has it; (*batch,), float64."""
+        own = self.duration(time)
+        return own + self.settings[CLOCK] if CLOCK in self.settings else own
+
+    def time_of_all(self, time: Tensor) -> Tensor:
+        """The inverse of `time`."""
+        return (time - self.settings[CLOCK] if CLOCK in self.settings else time) / self.pace
 
     def named(self, name: str) -> str:
         """The name of one of its variables, scalars or hyperparameters among those of all."""
@@ -48,30 +58,31 @@ class Part:
 
     @property
     def hyperparameters(self) -> dict[str, Tensor]:
-        """Those of its flow, and its pace if it has one."""
-        pace = {} if self.own_pace is None else {PACE: self.own_pace}
-        return {**self.flow.hyperparameters, **pace}
+        """Those of its flow, and its settings."""
+        return {**self.flow.hyperparameters, **self.settings}
 
     def with_hyperparameters(self, changes: Mapping[str, float | Tensor]) -> "Part":
         """The same with other values, those of them that are its own."""
         prefix = self.named("")
         own = {n.removeprefix(prefix): v for n, v in changes.items() if n.startswith(prefix)}
-        pace = checked_pace(self.block.name, own.pop(PACE, self.own_pace))
-        return replace(self, flow=self.flow.with_hyperparameters(**own), own_pace=pace)
+        settings = {name: own.pop(name, value) for name, value in self.settings.items()}
+        return replace(
+            self,
+            flow=self.flow.with_hyperparameters(**own),
+            settings=checked_settings(self.block.name, settings),
+        )
 
     def fitted(self, batch: tuple[int, ...], device: torch.device) -> "Part":
         """The same, its (*batch,) hyperparameters on a device; checks shapes."""
-        pace = self.own_pace
-        if pace is not None and pace.ndim:
-            per_trajectory(f"hyperparameter {self.named(PACE)!r}", pace, batch)
-            pace = pace.to(device)
-        return replace(self, flow=self.flow.fitted(batch, device), own_pace=pace)
+        for name, value in self.settings.items():
+            per_trajectory(f"hyperparameter {self.named(name)!r}", value, batch)
+        settings = {n: v.to(device) if v.ndim else v for n, v in self.settings.items()}
+        return replace(self, flow=self.flow.fitted(batch, device), settings=settings)
 
     def member(self, index: tuple[int, ...]) -> "Part":
         """That of one trajectory of a batch."""
-        pace = self.own_pace
-        pace = pace[index] if pace is not None and pace.ndim else pace
-        return replace(self, flow=self.flow.member(index), own_pace=pace)
+        settings = {n: v[index] if v.ndim else v for n, v in self.settings.items()}
+        return replace(self, flow=self.flow.member(index), settings=settings)
 
     def at_step_size(self, step_size: float | Tensor) -> "Part":
         """The same in physical time: rates per step divided by its own step size."""
@@ -132,9 +143,9 @@ class _PartNoise:
         return key._replace(increment=increment)
 
 
-def checked_pace(block: str, pace: float | Tensor | None) -> Tensor | None:
-    """A pace as a float64 tensor; raises `DefinitionError` for what is no number."""
-    return None if pace is None else number("partitioned", f"{block}.{PACE}", pace)
+def checked_settings(block: str, given: Mapping[str, float | Tensor]) -> dict[str, Tensor]:
+    """Pace and clock as float64 tensors; raises `DefinitionError` for what is no number."""
+    return {name: number("partitioned", f"{block}.{name}", v) for name, v in given.items()}
 
 
 def joined(whole: State, parts: Iterable[tuple[Part, State]]) -> State:
@@ -158,8 +169,9 @@ def joined(whole: State, parts: Iterable[tuple[Part, State]]) -> State:
     return replace(whole, variables=variables, scalars=scalars)
 
 
-def paced(tangent: State, factor: Tensor | None) -> State:
-    """A tangent in another time; None for the same."""
-    if factor is None:
+def paced(tangent: State, part: Part, *, noise: bool = False) -> State:
+    """A tangent of a block in the time of all; amplitudes of noise go with the root of time."""
+    if PACE not in part.settings:
         return tangent
+    factor = torch.sqrt(part.pace) if noise else part.pace
     return tangent.map(lambda slope: lift(factor, slope) * slope)

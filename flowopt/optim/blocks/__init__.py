@@ -1,0 +1,1 @@
+"""Groups as blocks: their equations, and steps of several with joint gradients."""
