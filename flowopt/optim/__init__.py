@@ -1,6 +1,7 @@
 """Flows as torch optimizers."""
 
 from flowopt.optim.flow_optimizer import FlowOptimizer
+from flowopt.optim.least_squares import LevenbergMarquardt
 from flowopt.optim.presets import SGD, Adagrad, Adam, AdamW, RMSprop
 from flowopt.optim.thermal import LOL, AdaptiveLangevin, AdLaLa, Langevin
 
@@ -14,5 +15,6 @@ __all__ = [
     "AdaptiveLangevin",
     "FlowOptimizer",
     "Langevin",
+    "LevenbergMarquardt",
     "RMSprop",
 ]

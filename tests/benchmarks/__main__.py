@@ -9,7 +9,7 @@ from pathlib import Path
 
 import torch
 
-from tests.benchmarks import builds, eager, kernels, updates
+from tests.benchmarks import builds, eager, kernels, marquardt, updates
 from tests.benchmarks.measure import Ratio
 
 SUITES = {
@@ -17,6 +17,7 @@ SUITES = {
     "kernels": kernels.ratios,
     "updates": updates.ratios,
     "builds": builds.ratios,
+    "marquardt": marquardt.ratios,
 }
 
 

@@ -24,11 +24,13 @@ class Composition(NamedTuple):
         loss: ℓ, (*batch, outputs) → (*batch,), convex; None for ½|f|² of residuals f.
         jacobian: () → ∂f/∂θ, (*batch, outputs, elements), and the products that it costs, or None
             where it has to be found by products.
+        leaves: Those by which the outputs can be differentiated; the position's where not given.
     """
 
     outputs: Tensor
     loss: Callable[[Tensor], Tensor] | None = None
     jacobian: Callable[[], tuple[Tensor, int] | None] = lambda: None
+    leaves: Leaves | None = None
 
 
 class GaussNewton:
@@ -64,10 +66,11 @@ class GaussNewton:
                 "losses only: use flowopt.integrate with a problem that has residuals(theta), or a "
                 "flowopt.problems.network"
             )
-        self._leaves = tuple(leaf.detach().requires_grad_() for leaf in position)
+        leaves = tuple(leaf.detach().requires_grad_() for leaf in position)
         self._count = count
         with torch.enable_grad():
-            self._composition = oracle.composed(self._leaves, sample)
+            self._composition = oracle.composed(leaves, sample)
+        self._leaves = self._composition.leaves or leaves
         self._outputs = self._composition.outputs
 
     @property
