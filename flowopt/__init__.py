@@ -29,7 +29,7 @@ from flowopt.schemes import (
     Tableau,
 )
 from flowopt.solution import Solution
-from flowopt.symbolic.language import Equations, Term
+from flowopt.symbolic.language import Equations, LaterStart, Term
 
 __all__ = [
     "CompatibilityError",
@@ -45,6 +45,7 @@ __all__ = [
     "EulerRichardson",
     "Flow",
     "FlowoptError",
+    "LaterStart",
     "LeimkuhlerMatthews",
     "LinearlyImplicitEuler",
     "LyapunovControl",

@@ -9,10 +9,10 @@ from torch import Tensor
 
 from flowopt.arguments import check_duration, check_state, span
 from flowopt.core.evaluation import Evaluation
-from flowopt.core.interfaces import FlowLike, Noise, Oracle, Scheme, StepControl
+from flowopt.core.interfaces import FlowLike, Noise, Oracle, Point, Scheme, StepControl
 from flowopt.core.noise import seeded_noise
 from flowopt.core.oracle import as_oracle
-from flowopt.core.state import State
+from flowopt.core.state import Leaves, State
 from flowopt.errors import ConfigurationError, DataError
 from flowopt.stepper import Carry, Stepper
 from flowopt.stop import Stop, tried_stop
@@ -69,9 +69,7 @@ def joined(
     # A scheme that ended with a gradient had it on the minibatch of the step before.
     behind = 1 if first and scheme.ends_with_gradient(flow) else 0
     evaluate = cache(lambda: oracle.evaluate(position, oracle.draw(first - behind, seed, batch)))
-    state = earlier or flow.initial_state(
-        position, step, lambda _: evaluate(), scheme.regular_start
-    )
+    state = earlier or _begun(flow, scheme, control, position, step, evaluate)
     stepper = Stepper(
         flow,
         scheme,
@@ -83,6 +81,23 @@ def joined(
         None if steps is None else state.step + steps,
     )
     return Plan(stepper, state, first, evaluate)
+
+
+def _begun(
+    flow: FlowLike,
+    scheme: Scheme,
+    control: StepControl,
+    position: Leaves,
+    step: Tensor,
+    evaluate: Callable[[], Evaluation],
+) -> State:
+    """The flow's initial state, shortly after time 0 where the scheme needs a regular drift."""
+    later = scheme.regular_start
+    state = flow.initial_state(position, step, lambda _: evaluate(), later)
+    if not (later and flow.singular_at_start) or control.rejects:
+        return state
+    step_size, _ = control.start(Point(state, evaluate()), flow)
+    return flow.initial_state(position, step, lambda _: evaluate(), later, step_size)
 
 
 def _opened(

@@ -1,6 +1,9 @@
-"""Symbols for equations in Python: theta, p, g (∇L), t, LOSS (L), and any other by name."""
+"""Symbols for equations in Python: theta, p, g (∇L), t, LOSS (L), and any other by name.
+
+STEP_SIZE is for the time of a later start alone.
+"""
 
 from flowopt.symbolic.functions import total
-from flowopt.symbolic.language import LOSS, g, p, symbol, t, theta
+from flowopt.symbolic.language import LOSS, STEP_SIZE, g, p, symbol, t, theta
 
-__all__ = ["LOSS", "g", "p", "symbol", "t", "theta", "total"]
+__all__ = ["LOSS", "STEP_SIZE", "g", "p", "symbol", "t", "theta", "total"]

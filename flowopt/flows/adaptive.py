@@ -4,7 +4,17 @@ from sympy import Rational, exp, sqrt
 from torch import Tensor
 
 from flowopt.flows.equations.equation_flow import EquationFlow
-from flowopt.symbolic.language import LOSS, Equations, LaterStart, Term, g, symbol, t, theta
+from flowopt.symbolic.language import (
+    LOSS,
+    STEP_SIZE,
+    Equations,
+    LaterStart,
+    Term,
+    g,
+    symbol,
+    t,
+    theta,
+)
 
 m, v, c = symbol("m"), symbol("v"), symbol("c")
 u_m, u_v, age = symbol("u_m"), symbol("u_v"), symbol("age")
@@ -12,8 +22,8 @@ momentum_rate, square_rate = symbol("momentum_rate"), symbol("square_rate")
 accumulation, ageing, eps = symbol("accumulation"), symbol("ageing"), symbol("eps")
 
 # When singular equations may be begun, in units of the fastest rate's time; of AdaGrad, whose
-# accumulation κ is time over squared length, in units of κ. RMSProp and AdaGrad have moved by 2√t
-# then, in the same units.
+# accumulation κ is time over squared length, in units of κ. RMSProp and AdaGrad move as √t from
+# rest, at a speed without bound: they are begun after a first step, if its size is known.
 EARLY = Rational(1, 10**12)
 AGED_SQUARE = (1 - exp(-square_rate * t)) * g**2
 
@@ -24,7 +34,7 @@ RMSPROP = Equations(
     Term("A", drift={theta: -g / (sqrt(v) + eps)}),
     energies={"loss": LOSS},
     reference="Tieleman & Hinton 2012, Coursera lecture 6.5",
-    later_start=LaterStart(EARLY / square_rate, {v: AGED_SQUARE}),
+    later_start=LaterStart(EARLY / square_rate + STEP_SIZE, {v: AGED_SQUARE}),
 )
 
 CENTRED_RMSPROP = Equations(
@@ -34,7 +44,8 @@ CENTRED_RMSPROP = Equations(
     energies={"loss": LOSS},
     reference="Graves 2013, arXiv 1308.0850, equations 38-41",
     later_start=LaterStart(
-        EARLY / square_rate, {v: AGED_SQUARE, c: (1 - exp(-square_rate * t)) * g}
+        EARLY / square_rate + STEP_SIZE,
+        {v: AGED_SQUARE, c: (1 - exp(-square_rate * t)) * g},
     ),
 )
 
@@ -43,7 +54,7 @@ ADAGRAD = Equations(
     Term("A", drift={theta: -g / (sqrt(v) + eps)}),
     energies={"loss": LOSS},
     reference="Duchi, Hazan & Singer 2011, JMLR 12, 2121",
-    later_start=LaterStart(EARLY * accumulation, {v: accumulation * t * g**2}),
+    later_start=LaterStart(EARLY * accumulation + STEP_SIZE, {v: accumulation * t * g**2}),
 )
 
 AGEING_ADAGRAD = Equations(
@@ -54,6 +65,10 @@ AGEING_ADAGRAD = Equations(
     start={age: 1},
     energies={"loss": LOSS},
     reference="Duchi, Hazan & Singer 2011, JMLR 12, 2121; decay of the step as in torch.optim",
+    later_start=LaterStart(
+        ADAGRAD.later_start.time,
+        {**ADAGRAD.later_start.values, age: 1 + ageing * accumulation * t},
+    ),
 )
 
 ADAM = Equations(
@@ -83,7 +98,8 @@ ADAM = Equations(
 def rmsprop(*, square_rate: float | Tensor = 1.0, eps: float | Tensor = 1e-8) -> EquationFlow:
     """RMSProp, θ' = −∇L/(√v + eps), v' = square_rate·(∇L² − v).
 
-    Word "VA" with h = lr and square_rate·h = −ln α is torch's RMSprop.
+    Word "VA" with h = lr and square_rate·h = −ln α is torch's RMSprop. From rest it moves as √t:
+    schemes on the summed drift begin one constant step later, or as `starting_at` says.
 
     Args:
         square_rate: At which the average of squares forgets, 1/time.
@@ -98,7 +114,8 @@ def rmsprop(*, square_rate: float | Tensor = 1.0, eps: float | Tensor = 1e-8) ->
 def adagrad(*, accumulation: float | Tensor = 1.0, eps: float | Tensor = 1e-10) -> EquationFlow:
     """AdaGrad, θ' = −∇L/(√v + eps), v' = accumulation·∇L².
 
-    Word "VA" with h = lr and accumulation·h = 1 is torch's Adagrad.
+    Word "VA" with h = lr and accumulation·h = 1 is torch's Adagrad. From rest it moves as √t:
+    schemes on the summed drift begin one constant step later, or as `starting_at` says.
 
     Args:
         accumulation: At which squares add up, 1/time.

@@ -280,7 +280,7 @@ class FlowOptimizer(torch.optim.Optimizer):
         if (gradient := carried_gradient(places)) is not None:
             evaluation = Evaluation(evaluation.loss, gradient)
         later = self.scheme.regular_start
-        state = stored_state(group, places, parameters, flow, evaluation, later)
+        state = stored_state(group, places, parameters, flow, evaluation, later, step_size)
         if not scheme.closure_free(flow):
             # Closures write into parameters and gradients in mid-step; the start stays.
             state = state.map(torch.clone)
@@ -321,6 +321,7 @@ class FlowOptimizer(torch.optim.Optimizer):
                 plan.flow,
                 evaluation,
                 self.scheme.regular_start,
+                plan.step_size,
             )
             # A start value may be the gradient itself.
             variables = [

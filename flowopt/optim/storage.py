@@ -34,6 +34,7 @@ def stored_state(
     flow: EquationFlow,
     evaluation: Evaluation,
     later: bool,
+    step_size: Tensor,
 ) -> State:
     """The state that `store` put away; where there is none, the flow's initial state.
 
@@ -44,6 +45,7 @@ def stored_state(
         flow: What steps them.
         evaluation: At the parameters; a start value may need it.
         later: Whether a flow that is singular at time 0 starts shortly after.
+        step_size: Of the first step.
     """
     # Where autograd follows, what it has seen is not written over.
     follow = torch.is_grad_enabled()
@@ -57,7 +59,7 @@ def stored_state(
     scalars = {name: group.get(name) for name in flow.scalars}
     time = 0.0
     if None in scalars.values() or any(leaf is None for v in variables.values() for leaf in v):
-        fresh = flow.initial_state(position, step, lambda _: evaluation, later)
+        fresh = flow.initial_state(position, step, lambda _: evaluation, later, step_size)
         time = float(fresh.time)
         for name, leaves in variables.items():
             pairs = zip(leaves, fresh.variables[name], strict=True)

@@ -165,6 +165,11 @@ class Term:
         """The variables that the term moves, in the order of their first mention."""
         return tuple(dict.fromkeys((*self.drift, *self.diffusion)))
 
+    @property
+    def formulas(self) -> tuple[sympy.Expr, ...]:
+        """Its drifts and noises."""
+        return (*self.drift.values(), *self.diffusion.values())
+
     def amplitudes(self, variable: sympy.Symbol) -> dict[sympy.Symbol, sympy.Expr]:
         """Wiener process → amplitude, for one moved variable."""
         formula = self.diffusion.get(variable, sympy.S.Zero)
@@ -186,7 +191,8 @@ class LaterStart:
     """A start at t > 0, for equations whose summed drift is singular at t = 0.
 
     Attributes:
-        time: When, in hyperparameters: so early that θ has not moved.
+        time: When, in hyperparameters and in `STEP_SIZE`, a constant first step (0 where a control
+            chooses it): so early that θ has hardly moved.
         values: Variable → leading term of its series there, in t, g and hyperparameters.
     """
 
@@ -252,7 +258,7 @@ class Equations:
     @property
     def hyperparameters(self) -> tuple[str, ...]:
         """Names that only the user can give a value, sorted."""
-        known = {*self.variables, *self.scalars, *GIVEN}
+        known = {*self.variables, *self.scalars, *GIVEN, STEP_SIZE}
         used = set().union(*(formula.free_symbols for formula in self._formulas()))
         return tuple(sorted(s.name for s in used - known if not is_channel(s)))
 
@@ -304,8 +310,7 @@ class Equations:
 
     def _formulas(self) -> Iterable[sympy.Expr]:
         for term in self.terms:
-            yield from term.drift.values()
-            yield from term.diffusion.values()
+            yield from term.formulas
         yield from self.energies.values()
         yield from self.start.values()
         if self.later_start is not None:
@@ -356,6 +361,16 @@ class Equations:
                 raise DefinitionError(
                     f"the start of {variable.name!r}, {formula}, may use theta, g, t, L and "
                     "hyperparameters, and theta and g of a scalar's start only within total(...)"
+                )
+        later = self.later_start
+        if later is not None:
+            state = {*self.variables, *self.scalars, g, t, LOSS}
+            used = [f.free_symbols & state - {theta, g, t, LOSS} for f in later.values.values()]
+            if any(used) or not {*later.values} <= moved - {theta} or later.time.has(*state):
+                raise DefinitionError(
+                    f"a later start is a time, in hyperparameters, and values of the variables "
+                    f"{sorted(v.name for v in moved - {theta})} in theta, g, t, L and "
+                    f"hyperparameters, got {later}"
                 )
         for name, energy in self.energies.items():
             if any(is_channel(s) for s in energy.free_symbols):

@@ -5,6 +5,8 @@ B: dp/dt = -g
 O: dp/dt = -friction*p + sqrt(2*friction*temperature)*dW/dt
 energy mechanical: L + p**2/2
 start p = 0
+later t = 1e-6
+later p = -g*t
 parameter friction = 1.0
 scalar u_m
 reference: Langevin 1908
@@ -22,7 +24,19 @@ import sympy
 
 from flowopt.errors import DefinitionError
 from flowopt.symbolic.functions import total
-from flowopt.symbolic.language import GIVEN, LOSS, Equations, Term, channel, g, p, symbol, t, theta
+from flowopt.symbolic.language import (
+    GIVEN,
+    LOSS,
+    Equations,
+    LaterStart,
+    Term,
+    channel,
+    g,
+    p,
+    symbol,
+    t,
+    theta,
+)
 
 MOST_CHARACTERS = 20_000
 LARGEST_EXPONENT = 64
@@ -51,12 +65,14 @@ WORD = re.compile(r"\w+")
 EQUATION = re.compile(r"(?P<letter>[^:=\s]*)\s*:\s*d(?P<variable>\w+)\s*/\s*dt\s*=(?P<formula>.*)")
 ENERGY = re.compile(r"energy\s+(?P<name>\w+)\s*:(?P<formula>.*)")
 START = re.compile(r"start\s+(?P<name>\w+)\s*=(?P<formula>.*)")
+LATER = re.compile(r"later\s+(?P<name>\w+)\s*=(?P<formula>.*)")
 PARAMETER = re.compile(r"parameter\s+(?P<name>\w+)\s*=(?P<formula>.*)")
 SCALAR = re.compile(r"scalar\s+(?P<name>\w+)\s*")
 REFERENCE = re.compile(r"reference\s*:(?P<formula>.*)")
 FORMS = (
     "'A: dtheta/dt = p' (letter, equation), 'energy NAME: formula', 'start v = formula', "
-    "'parameter friction = 1.0', 'scalar u_m', 'reference: text'"
+    "'later t = time', 'later v = formula', 'parameter friction = 1.0', 'scalar u_m', "
+    "'reference: text'"
 )
 
 
@@ -68,6 +84,7 @@ class _Reading:
     noises: dict[str, dict] = field(default_factory=dict)
     energies: dict[str, sympy.Expr] = field(default_factory=dict)
     start: dict[str, sympy.Expr] = field(default_factory=dict)
+    later: dict[str, sympy.Expr] = field(default_factory=dict)
     parameters: dict[str, float] = field(default_factory=dict)
     scalars: list[str] = field(default_factory=list)
     reference: str = ""
@@ -103,6 +120,7 @@ def parse(text: str) -> tuple[Equations, dict[str, float]]:
         start=reading.start,
         scalars=reading.scalars,
         reference=reading.reference,
+        later_start=_later_start(reading.later),
     )
     _check_parameters(equations, reading)
     return equations, reading.parameters
@@ -135,6 +153,8 @@ def _read_line(line: str, reading: _Reading) -> None:
         _once(reading.energies, "energy", match["name"], parse_formula(match["formula"]))
     elif match := START.fullmatch(line):
         _once(reading.start, "start", match["name"], parse_formula(match["formula"]))
+    elif match := LATER.fullmatch(line):
+        _once(reading.later, "later", match["name"], parse_formula(match["formula"]))
     elif match := PARAMETER.fullmatch(line):
         value = parse_formula(match["formula"])
         if value.free_symbols:
@@ -148,6 +168,16 @@ def _read_line(line: str, reading: _Reading) -> None:
         _read_equation(match, reading)
     else:
         raise DefinitionError(f"not understood; lines are {FORMS}")
+
+
+def _later_start(later: dict[str, sympy.Expr]) -> LaterStart | None:
+    if not later:
+        return None
+    if "t" not in later:
+        raise DefinitionError(
+            f"{' and '.join(f'later {name}' for name in later)}: say when, as in 'later t = 1e-6'"
+        )
+    return LaterStart(later["t"], {symbol(n): f for n, f in later.items() if n != "t"})
 
 
 def _once(table: dict, what: str, name: str, value: object) -> None:

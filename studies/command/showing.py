@@ -126,7 +126,11 @@ def _kind(flow: fo.Flow, letters: str, kind: str | None) -> str:
 def _starts(flow: fo.Flow) -> list[str]:
     equations = flow.equations
     moved = [*equations.variables[1:], *equations.scalars]
-    return [f"{variable} = {equations.start.get(variable, 0)}" for variable in moved]
+    lines = [f"{variable} = {equations.start.get(variable, 0)}" for variable in moved]
+    if later := equations.later_start:
+        values = ", ".join(f"{variable} = {value}" for variable, value in later.values.items())
+        lines.append(f"schemes on the summed drift begin at t = {later.time}, with {values}")
+    return lines
 
 
 def _hyperparameters(entry: Candidate) -> list[str]:

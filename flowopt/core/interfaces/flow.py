@@ -105,9 +105,17 @@ class FlowLike(Protocol):
         ...
 
     def initial_state(
-        self, position: Leaves, step: Tensor, evaluate: Evaluate, later: bool = False
+        self,
+        position: Leaves,
+        step: Tensor,
+        evaluate: Evaluate,
+        later: bool = False,
+        step_size: Tensor | None = None,
     ) -> State:
-        """The state at time 0, or shortly after where that is singular and `later` is asked for."""
+        """The state at time 0, or shortly after where that is singular and `later` is asked for.
+
+        How long after may depend on the size of the first step, if that is known.
+        """
         ...
 
     def fitted(self, batch: tuple[int, ...], device: torch.device) -> FlowLike:

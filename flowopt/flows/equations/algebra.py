@@ -1,7 +1,8 @@
-"""Flows made of other flows: with one more term, or one less."""
+"""Flows made of other flows: with one more term, with one less, begun at another time."""
 
 from collections.abc import Mapping
 
+import sympy
 from torch import Tensor
 
 from flowopt.errors import DefinitionError
@@ -36,7 +37,7 @@ def without(
         raise DefinitionError(f"no letter {letter!r}: the flow has {letters}")
     gone = {v for term in equations.terms for v in term.moved}
     gone -= {v for term in kept for v in term.moved}
-    formulas = [f for term in kept for f in (*term.drift.values(), *term.diffusion.values())]
+    formulas = [f for term in kept for f in term.formulas]
     used = sorted(v.name for v in gone if any(formula.has(v) for formula in formulas))
     if used:
         raise DefinitionError(
@@ -53,3 +54,16 @@ def without(
         later_start=later,
     )
     return changed, {name: values[name] for name in changed.hyperparameters}
+
+
+def starting_at(name: str, equations: Equations, time: float) -> Equations:
+    """Equations whose later start is at a given time."""
+    later = equations.later_start
+    if later is None:
+        raise DefinitionError(
+            f"flow {name!r} declares no later start: it is regular at t = 0 and begins there"
+        )
+    number = sympy.sympify(time) if isinstance(time, int | float) else sympy.nan
+    if not (number.is_finite and number.is_positive):
+        raise DefinitionError(f"flow {name!r} starts at a finite time > 0, got {time!r}")
+    return equations.replace(later_start=LaterStart(number, later.values))

@@ -11,7 +11,7 @@ from flowopt.core.evaluation import Evaluation
 from flowopt.core.interfaces import Evaluate, LetterMove, Noise, Wiener
 from flowopt.core.state import Leaves, State, per_trajectory
 from flowopt.errors import CompatibilityError, DefinitionError
-from flowopt.flows.equations.algebra import with_term, without
+from flowopt.flows.equations.algebra import starting_at, with_term, without
 from flowopt.flows.equations.code import (
     Code,
     diffusion_code,
@@ -63,8 +63,7 @@ class EquationFlow:
         Args:
             equations: What to step.
             name: For messages and tables.
-            per_step: Hyperparameters given as rate × step size, so that a step size of zero
-                divides nothing.
+            per_step: Hyperparameters given as rate × step size.
             **hyperparameters: One value, or a (*batch,) tensor, for each name of the equations.
 
         Raises:
@@ -136,8 +135,7 @@ class EquationFlow:
     @property
     def uses_loss(self) -> bool:
         """Whether the value of L enters the motion, not its gradient alone."""
-        formulas = (f for term in self.equations.terms for f in _formulas(term))
-        return any(formula.has(LOSS) for formula in formulas)
+        return any(f.has(LOSS) for term in self.equations.terms for f in term.formulas)
 
     @property
     def energies(self) -> tuple[str, ...]:
@@ -227,9 +225,17 @@ class EquationFlow:
         """
         return self._changed(*without(self.equations, self.hyperparameters, letter))
 
+    def starting_at(self, time: float) -> "EquationFlow":
+        """The flow, begun at a time > 0 where a scheme needs a regular drift; singular flows only.
+
+        Raises:
+            DefinitionError: It is not, or the time not positive.
+        """
+        return self._changed(starting_at(self.name, self.equations, time), self.hyperparameters)
+
     def _changed(self, equations: Equations, values: Mapping) -> "EquationFlow":
-        per_step = self.per_step & {*equations.hyperparameters}
-        return EquationFlow(equations, self.name, per_step, **values)
+        kept = self.per_step & {*equations.hyperparameters}
+        return EquationFlow(equations, self.name, kept, **values)
 
     def latex(self) -> str:
         """The summed equations as an aligned LaTeX environment."""
@@ -263,18 +269,23 @@ class EquationFlow:
 
     def uses_gradient(self, letter: str) -> bool:
         """Whether a letter's map needs ∇L."""
-        return any(formula.has(g, LOSS) for formula in _formulas(self._term(letter)))
+        return any(formula.has(g, LOSS) for formula in self._term(letter).formulas)
 
     def moves_position(self, letter: str) -> bool:
         """Whether a letter moves θ."""
         return theta in self._term(letter).moved
 
-    def later_time(self, step: Tensor) -> Tensor:
-        """From when on drift and energies are regular, (*batch,); step numbers give the shape."""
-        return later_time(self.name, self.equations, self.hyperparameters, step)
+    def later_time(self, step: Tensor, step_size: Tensor | None = None) -> Tensor:
+        """From when on the drift is regular, (*batch,); step numbers give the shape."""
+        return later_time(self.name, self.equations, self.hyperparameters, step, step_size)
 
     def initial_state(
-        self, position: Leaves, step: Tensor, evaluate: Evaluate, later: bool | Tensor = False
+        self,
+        position: Leaves,
+        step: Tensor,
+        evaluate: Evaluate,
+        later: bool | Tensor = False,
+        step_size: Tensor | None = None,
     ) -> State:
         """The state at time 0: declared start values, zero elsewhere.
 
@@ -284,10 +295,11 @@ class EquationFlow:
             evaluate: Called only if a start value needs the gradient.
             later: Whether the summed drift must be regular: where it is not at time 0, the state
                 is that shortly after, by its series; or at which time, (*batch,).
+            step_size: Of the first step, (*batch,), if it is known: that time may depend on it.
         """
-        return start_state(
-            self.name, self.equations, self.hyperparameters, position, step, evaluate, later
-        )
+        later = self.later_time(step, step_size) if later is True else later
+        source = self.name, self.equations, self.hyperparameters
+        return start_state(*source, position, step, evaluate, later)
 
     def drift(self, state: State, evaluation: Evaluation) -> State:
         """The sum of all drifts, as a tangent whose time runs at rate 1."""
@@ -338,15 +350,7 @@ class EquationFlow:
     def apply(
         self, move: LetterMove, state: State, step_size: Tensor, evaluate: Evaluate, noise: Noise
     ) -> State:
-        """The map of one letter.
-
-        Args:
-            move: Which letter, and over which share of the step.
-            state: Before the letter.
-            step_size: Of the whole step, (*batch,), float64.
-            evaluate: Gives loss and gradient at a state; called only where the map needs them.
-            noise: Source of normals.
-        """
+        """The map of one letter; evaluates only where that needs loss or gradient."""
         code = self._letter(move)
         share = (move.part / move.parts, (move.part + 1) / move.parts)
         place = move.place * CHANNELS_PER_LETTER
@@ -394,7 +398,3 @@ class EquationFlow:
                 f"flow {self.name!r} has {sorted(self.per_step)} as rate × step size, and {what} "
                 "needs rates in time: use flow.at_step_size(h)"
             )
-
-
-def _formulas(term: Term) -> tuple[sympy.Expr, ...]:
-    return (*term.drift.values(), *term.diffusion.values())

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Mapping
 from types import MappingProxyType
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -60,13 +61,17 @@ def run_code(
 
 
 def later_time(
-    name: str, equations: Equations, hyperparameters: Mapping[str, Tensor], step: Tensor
+    name: str,
+    equations: Equations,
+    hyperparameters: Mapping[str, Tensor],
+    step: Tensor,
+    step_size: Tensor | None,
 ) -> Tensor:
     """When the declared later start is, (*batch,); 0 where there is none."""
     zero = step.to(torch.float64) * 0.0
     if equations.later_start is None:
         return zero
-    values = {**hyperparameters, "t": zero}
+    values = {**hyperparameters, "t": zero, "step_size": zero if step_size is None else step_size}
     return evaluate_scalars(time_code(name, equations), values, {}, zero.ndim)[0]
 
 
@@ -77,7 +82,7 @@ def start_state(
     position: Leaves,
     step: Tensor,
     evaluate: Evaluate,
-    later: bool | Tensor,
+    later: Literal[False] | Tensor,
 ) -> State:
     """Declared start values, zero for all else but θ.
 
@@ -88,13 +93,11 @@ def start_state(
         position: Leaves of θ.
         step: Number of the first step, (*batch,).
         evaluate: Called only if a start value needs the gradient.
-        later: Whether to begin at the declared later time, or at which one, (*batch,).
+        later: When to begin by the declared series, (*batch,); False for time 0.
     """
     zero = step.to(torch.float64) * 0.0
     series = equations.later_start is not None and later is not False
-    time = later if isinstance(later, Tensor) else zero
-    if later is True:
-        time = later_time(name, equations, hyperparameters, step)
+    time = zero if later is False else later
     others = [v.name for v in equations.variables if v != theta]
     variables = {"theta": position}
     variables |= {name: tuple(torch.zeros_like(leaf) for leaf in position) for name in others}

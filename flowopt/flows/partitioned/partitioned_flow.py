@@ -260,7 +260,12 @@ class PartitionedFlow:
         return self._any(letter, EquationFlow.moves_position)
 
     def initial_state(
-        self, position: Leaves, step: Tensor, evaluate: Evaluate, later: bool = False
+        self,
+        position: Leaves,
+        step: Tensor,
+        evaluate: Evaluate,
+        later: bool = False,
+        step_size: Tensor | None = None,
     ) -> State:
         """The state at time 0: each block's declared start values, zero elsewhere.
 
@@ -270,12 +275,15 @@ class PartitionedFlow:
             evaluate: Called only if a start value needs the gradient.
             later: Whether the summed drift must be regular: where a block's is not at time 0, all
                 begin at the latest of the times at which a series holds.
+            step_size: Of the first step, (*batch,), if it is known.
         """
         self.partition.check(position)
         zero = step.to(torch.float64) * 0.0
         whole = State({"theta": position}, {}, zero, step)
         times = [
-            part.time_of_all(part.flow.later_time(step))
+            part.time_of_all(
+                part.flow.later_time(step, None if step_size is None else part.time(step_size))
+            )
             for part in self.parts
             if later and part.flow.singular_at_start
         ]

@@ -119,7 +119,8 @@ class JointSteps:
 
 def _state(member: Member, evaluation: Evaluation, later: bool) -> State:
     group, places, parameters = member.group, member.places, member.parameters
-    state = stored_state(group, places, parameters, member.flow, evaluation, later)
+    flow, step_size = member.flow, member.step_size
+    state = stored_state(group, places, parameters, flow, evaluation, later, step_size)
     return state.map(torch.clone)
 
 
