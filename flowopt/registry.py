@@ -75,7 +75,7 @@ FLOWS: Mapping[str, FlowEntry] = {
         lambda: flows.overdamped_langevin(temperature=1e-4), ("A",), 0.1
     ),
     "adaptive_langevin": FlowEntry(
-        lambda: flows.adaptive_langevin(temperature=1e-4), ("ACDEDCAB", "BACDEDCAB"), 0.3
+        lambda: flows.adaptive_langevin(temperature=1e-4), ("ACDEDCAB", "BAE(CD)EAB"), 0.3
     ),
     "langevin": FlowEntry(
         lambda: flows.langevin(friction=1.0, temperature=1e-4),

@@ -56,7 +56,9 @@ def adaptive_langevin(
     """Adaptive Langevin, dθ = p dt, dp = (−∇L − ξp) dt + σ dW, dξ = ε(|p|² − N·T) dt.
 
     Samples exp(−(L + |p|²/2)/T) whatever noise of constant covariance the gradient has; ξ settles
-    at σ²/(2T) with variance ε·T. Word "ACDEDCAB" is AdLaLa's.
+    at σ²/(2T) with variance ε·T. Word "ACDEDCAB" is AdLaLa's; "BAE(CD)EAB" is Leimkuhler and
+    Shang's, which they call BADODAB: friction and noise in one exact move, and positions of a
+    quadratic loss without bias.
 
     Args:
         temperature: T, in units of the loss as given: for a mean loss over N data, 1/N samples the

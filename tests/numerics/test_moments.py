@@ -8,10 +8,10 @@ import torch
 from torch.testing import assert_close
 
 import flowopt as fo
-from tests.reference.affine import affine_map
+from tests.reference.affine import AffineMap, affine_map
 from tests.reference.states import GivenNormals, one_step, state_of
 
-FRICTIONS = [0.7, 5.0, math.inf]
+FRICTIONS = [0.05, 0.7, 5.0, 200.0, math.inf]
 CURVATURE, TEMPERATURE, STEP_SIZE = 1.7, 0.3, 0.5
 DOUBLE_WELL = fo.problems.double_well()
 WORDS = ["BAOAB", "BAOA", "AOAB", "ABOBA", "OBABO", "BABO", "OABAO", "BAO", "AOBA", "OBA"]
@@ -59,15 +59,54 @@ def test_an_oscillator_has_the_moments_of_the_closed_form(word, friction):
     assert_close(torch.stack(measured), expected, rtol=0, atol=1e-12)
 
 
-@pytest.mark.parametrize("friction", FRICTIONS)
-def test_baoab_samples_the_positions_of_every_quadratic_exactly(friction):
-    curvatures = torch.tensor([[2.0, 1.0], [1.0, 2.0]], dtype=torch.float64)
-    chain = langevin_map("BAOAB", friction, fo.problems.quadratic(curvatures))
-    covariance = chain.stationary_covariance() / TEMPERATURE
-    identity = torch.eye(2, dtype=torch.float64)
-    p_squared = identity - STEP_SIZE**2 / 4 * curvatures
-    expected = torch.block_diag(p_squared, torch.linalg.inv(curvatures))
-    assert_close(covariance, expected, rtol=0, atol=1e-12)
+COUPLED = torch.tensor([[2.0, 1.0], [1.0, 2.0]], dtype=torch.float64)
+EACH_ITS_OWN = [(0.7, 0.7), (0.05, 5.0), (1.0, math.inf), (math.inf, math.inf)]
+
+
+def map_of_two_frictions(word, frictions):
+    """Of p₁, p₂, θ₁ and θ₂, where each coordinate has a friction of its own."""
+    problem = fo.problems.quadratic(COUPLED)
+    partition = fo.Partition(problem, {"first": 0, "second": 1})
+    flows = [fo.flows.langevin(friction=c, temperature=TEMPERATURE) for c in frictions]
+    flow = fo.PartitionedFlow(partition, dict(zip(("first", "second"), flows, strict=True)))
+    return affine_map(flow, fo.Splitting(word), problem, STEP_SIZE)
+
+
+def covariances(word):
+    """⟨ppᵀ⟩, ⟨θθᵀ⟩ and ⟨pθᵀ⟩ in units of the temperature, whatever the frictions."""
+    one, inverse = torch.eye(2, dtype=torch.float64), torch.linalg.inv(COUPLED)
+    narrow = one - STEP_SIZE**2 / 4 * COUPLED
+    wide = torch.linalg.inv(narrow)
+    return {
+        "BAOAB": (narrow, inverse, 0 * one),
+        "BAOA": (one, inverse, STEP_SIZE / 2 * one),
+        "ABOBA": (wide, inverse, 0 * one),
+        "OBABO": (one, inverse @ wide, 0 * one),
+    }[word]
+
+
+@pytest.mark.parametrize("frictions", EACH_ITS_OWN)
+@pytest.mark.parametrize("word", ["BAOAB", "BAOA", "ABOBA", "OBABO"])
+def test_coordinates_with_frictions_of_their_own_have_the_moments_of_the_closed_form(
+    word, frictions
+):
+    found = map_of_two_frictions(word, frictions).stationary_covariance() / TEMPERATURE
+    momenta, positions, products = covariances(word)
+    expected = torch.cat([torch.cat([momenta, products], 1), torch.cat([products, positions], 1)])
+    assert_close(found, expected, rtol=0, atol=1e-12)
+
+
+@pytest.mark.parametrize("frictions", EACH_ITS_OWN)
+def test_oba_with_frictions_of_their_own_is_the_map_that_its_letters_spell(frictions):
+    decay = torch.exp(-STEP_SIZE * torch.tensor(frictions, dtype=torch.float64))
+    one, none = torch.eye(2, dtype=torch.float64), torch.zeros(2, 2, dtype=torch.float64)
+    friction = torch.block_diag(decay.diag(), one)
+    kick = torch.cat([torch.cat([one, -STEP_SIZE * COUPLED], 1), torch.cat([none, one], 1)])
+    drift = torch.cat([torch.cat([one, none], 1), torch.cat([STEP_SIZE * one, one], 1)])
+    noise = drift @ kick[:, :2] * torch.sqrt(TEMPERATURE * (1 - decay**2))
+    expected = AffineMap(drift @ kick @ friction, torch.zeros(4), noise).stationary_covariance()
+    found = map_of_two_frictions("OBA", frictions).stationary_covariance()
+    assert_close(found, expected, rtol=0, atol=1e-12)
 
 
 @pytest.mark.parametrize("word", WORDS)
