@@ -5,6 +5,7 @@ from collections.abc import Callable, Mapping
 
 import torch
 
+from flowopt.classic.adaptive_rules import adadelta, adamax, nadam, radam
 from flowopt.classic.method import Method
 from flowopt.classic.rules import adagrad, adam, adamw, rmsprop, sgd
 from flowopt.errors import CompatibilityError
@@ -15,6 +16,10 @@ RULES: Mapping[type[torch.optim.Optimizer], Callable[..., Method]] = {
     torch.optim.AdamW: adamw,
     torch.optim.RMSprop: rmsprop,
     torch.optim.Adagrad: adagrad,
+    torch.optim.NAdam: nadam,
+    torch.optim.RAdam: radam,
+    torch.optim.Adamax: adamax,
+    torch.optim.Adadelta: adadelta,
 }
 # What a group holds that does not say where a step leads, only what is stepped and how.
 NOT_SETTINGS = frozenset({"params", "param_names", "initial_lr", "foreach", "fused"})
@@ -34,7 +39,8 @@ def from_torch(optimizer: torch.optim.Optimizer, *, group: int | None = None) ->
     averaged so far is not taken over, nor is a schedule of its learning rate.
 
     Args:
-        optimizer: SGD, Adam, AdamW, RMSprop or Adagrad of torch.optim.
+        optimizer: SGD, Adam, AdamW, RMSprop, Adagrad, NAdam, RAdam, Adamax or Adadelta of
+            torch.optim.
         group: Which of its groups; None where all of them have the same settings.
 
     Raises:
@@ -55,8 +61,8 @@ def from_torch(optimizer: torch.optim.Optimizer, *, group: int | None = None) ->
             f"group={group!r}: the optimizer has groups 0 to {len(groups) - 1}"
         )
     settings = groups[group or 0]
-    if build is adam and settings.get("decoupled_weight_decay"):
-        build = adamw
+    if settings.get("decoupled_weight_decay") and (settings["weight_decay"] or build is adam):
+        build = _decoupled(build, type(optimizer).__name__)
     names = inspect.signature(build).parameters
     unknown = sorted(set(settings) - set(names) - set(ONLY_FALSE) - IMPLIED)
     if unknown:
@@ -70,6 +76,16 @@ def from_torch(optimizer: torch.optim.Optimizer, *, group: int | None = None) ->
                 f"{type(optimizer).__name__} has {name}=True, which no method here has: {remedy}"
             )
     return build(**{name: settings[name] for name in names if name in settings})
+
+
+def _decoupled(build: Callable[..., Method], kind: str) -> Callable[..., Method]:
+    """The rule whose weight decay is decoupled."""
+    if build not in (adam, adamw):
+        raise CompatibilityError(
+            f"{kind} has decoupled weight decay, which no method here has: use weight_decay=0 and "
+            "one more term, method.flow.plus(Term('W', drift={theta: -decay * theta}), decay=…)"
+        )
+    return adamw
 
 
 def _settings(group: dict) -> dict[str, object]:

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 import flowopt as fo
-from tests.conformance.test_torch_optim import CASES
+from tests.conformance.test_torch_optim import CASES, OTHERS
 from tests.reference.training import small_network, train
 
 STEPS = 40
@@ -24,6 +24,22 @@ def test_an_optimizer_and_the_method_read_from_it_step_alike(name, settings):
         for network, stepper in ((module, optimizer), (twin, flow))
     )
     torch.testing.assert_close(found, expected, rtol=0, atol=1e-12)
+
+
+@pytest.mark.usefixtures("double_by_default")
+@pytest.mark.parametrize(
+    ("name", "settings"),
+    [*((name, settings) for name, _, settings in OTHERS), ("AdamW", {"lr": 0.01, "amsgrad": True})],
+)
+def test_an_optimizer_without_a_preset_and_the_method_read_from_it_step_alike(name, settings):
+    module, twin = small_network(), small_network()
+    optimizer = getattr(torch.optim, name)(module.parameters(), **settings)
+    read = fo.classic.from_torch(optimizer)
+    lr = read.step_size.item()
+    flow = fo.optim.FlowOptimizer(twin.parameters(), read.flow, read.scheme, lr=lr)
+    pairs = (module, optimizer), (twin, flow)
+    expected, found = (train(network, stepper) for network, stepper in pairs)
+    torch.testing.assert_close(found, expected, rtol=0, atol=1e-10)
 
 
 def test_settings_are_those_of_this_moment():
@@ -68,6 +84,11 @@ def test_groups_that_agree_are_one_method():
     ("optimizer", "message"),
     [
         (lambda: torch.optim.SGD([PARAMETER], maximize=True), "maximize=True.*negate the loss"),
+        (
+            lambda: torch.optim.NAdam([PARAMETER], weight_decay=0.1, decoupled_weight_decay=True),
+            "NAdam has decoupled weight decay, which no method",
+        ),
+        (lambda: torch.optim.RAdam([PARAMETER], maximize=True), "maximize=True.*negate the loss"),
         (lambda: torch.optim.SGD([PARAMETER], differentiable=True), "differentiable=True"),
         (lambda: torch.optim.LBFGS([PARAMETER]), "no equation is known for torch.optim.*LBFGS"),
         (lambda: fo.optim.SGD([PARAMETER]), "no equation is known for flowopt.*SGD"),

@@ -121,15 +121,6 @@ def test_a_schedule_may_change_learning_rate_and_momentum_at_once(name, settings
     torch.testing.assert_close(*ends, rtol=0, atol=1e-12)
 
 
-@pytest.fixture
-def double_by_default():
-    """NAdam's product of momenta is a scalar of torch's default precision."""
-    before = torch.get_default_dtype()
-    torch.set_default_dtype(torch.float64)
-    yield
-    torch.set_default_dtype(before)
-
-
 @pytest.mark.usefixtures("double_by_default")
 @pytest.mark.parametrize(("name", "method", "settings"), OTHERS)
 def test_a_method_without_a_preset_integrates_to_where_torch_ends(name, method, settings):
