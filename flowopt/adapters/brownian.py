@@ -62,7 +62,8 @@ class PathNoise:
     A flow stepped with it, by any scheme and any step size, and torchsde's solvers on the same path
     follow one and the same noise, so that their strong errors compare. A map that is exact in law
     (the O of Langevin dynamics) takes its normal from the increment too, which is a strong
-    approximation of order 1.
+    approximation of order 1. Trajectories step together; one that has ended, as by diverging, stays
+    where it is.
 
     Args:
         path: Gives increments (batch, channels).
@@ -78,6 +79,7 @@ class PathNoise:
     ):
         """See the class."""
         self._path, self._channels, self._part = path, channels, part
+        self._times: list[Tensor] = []
 
     def normal(self, like: Leaves, key: Key) -> Leaves:
         """Standard normals in the shapes of `like`.
@@ -93,7 +95,7 @@ class PathNoise:
                 f"processes {list(self._channels)}, so a Brownian path can not drive it: use a "
                 "word whose letters have their noise to themselves"
             )
-        begin, end = _interval(increment)
+        begin, end = self._interval(increment)
         slack = RESOLUTION * (self._path.end - self._path.begin)
         if begin < self._path.begin - slack or end > self._path.end + slack:
             raise CompatibilityError(
@@ -109,9 +111,27 @@ class PathNoise:
             piece.reshape(leaf.shape).to(leaf) for piece, leaf in zip(pieces, like, strict=True)
         )
 
+    def _interval(self, increment: Increment) -> tuple[float, float]:
+        """Where an increment begins and ends, which is the same for all that still move."""
+        times, steps = torch.broadcast_tensors(increment.time, increment.step_size)
+        moving = times == times.max()
+        # Those that lag have stood still since the last draw.
+        ended = times == self._times[0] if self._times else torch.zeros_like(moving)
+        self._times[:] = [times]
+        if not bool((moving | ended).all() & (steps == steps.max()).all()):
+            raise CompatibilityError(
+                "trajectories are at different times or have different step sizes, and a Brownian "
+                "path is asked at one time: run them one by one"
+            )
+        time, step_size = float(times.max()), float(steps.max())
+        first, last = increment.share
+        return time + first * step_size, time + last * step_size
+
     def block(self, places: tuple[int, ...], position: Leaves) -> "PathNoise":
         """The increments of some leaves of θ, where a process has those of all."""
-        return PathNoise(self._path, self._channels, (places, position))
+        part = PathNoise(self._path, self._channels, (places, position))
+        part._times = self._times
+        return part
 
     def _own(self, moved: Tensor, wanted: int, batch: int) -> Tensor:
         """The channels of the block, of a process that has channels for all elements of θ."""
@@ -124,17 +144,3 @@ class PathNoise:
     def uniform(self, like: Leaves, key: Key) -> Leaves:
         """Raises `CompatibilityError`: a Brownian path has no uniforms."""
         raise CompatibilityError("a Brownian path gives normals, and this flow asks for uniforms")
-
-
-def _interval(increment: Increment) -> tuple[float, float]:
-    """Where an increment begins and ends, which is the same for all trajectories."""
-    moments = torch.stack(torch.broadcast_tensors(increment.time, increment.step_size))
-    moments = moments.reshape(2, -1)
-    if not bool((moments == moments[:, :1]).all()):
-        raise CompatibilityError(
-            "trajectories are at different times or have different step sizes, and a Brownian path "
-            "is asked at one time: run them one by one"
-        )
-    time, step_size = moments[:, 0].tolist()
-    first, last = increment.share
-    return time + first * step_size, time + last * step_size

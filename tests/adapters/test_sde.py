@@ -216,3 +216,22 @@ def test_what_does_not_fit_is_refused_in_words(call, message):
 def test_a_setting_of_no_use_is_refused(call, message):
     with pytest.raises(fo.ConfigurationError, match=message):
         call()
+
+
+def test_trajectories_that_diverge_on_a_path_leave_the_others_on_theirs():
+    flow, problem = fo.flows.overdamped_langevin(temperature=0.1), fo.problems.double_well()
+    start = torch.tensor([[0.5], [1e3], [-1.2]], dtype=torch.float64)
+    system = fo.adapters.to_torchsde(flow, problem)
+    path = system.path(system.pack(start), 0.0, 1.0, seed=1)
+
+    def run(chosen):
+        noise = system.noise(path)
+        settings = {"step_size": 0.1, "steps": 10, "noise": noise}
+        return fo.integrate(flow, fo.EulerMaruyama(), problem, chosen, **settings)
+
+    solution = run(start)
+    assert [fo.Status(s).name for s in solution.status.tolist()][1] == "DIVERGED"
+    calm = run(torch.where(start == 1e3, 0.9, start))
+    assert torch.equal(solution.position[[0, 2]], calm.position[[0, 2]])
+    with pytest.raises(fo.CompatibilityError, match="at different times"):
+        run(solution.state)
