@@ -11,11 +11,14 @@ from studies.command.listing import summary
 from studies.command.showing import showing
 
 
+METHOD_COLUMNS = ("word", "step size", "rates × step size")
+
+
 def write(folder: Path) -> None:
     """Writes the pages of flows, methods, schemes, controls, problems and public names."""
     shutil.rmtree(folder, ignore_errors=True)
     _write_shown(folder, "Flows", registry.FLOWS, lambda name: getattr(fo.flows, name, None))
-    _write_shown(folder, "Methods", registry.METHODS, _method)
+    _write_shown(folder, "Methods", registry.METHODS, _method, METHOD_COLUMNS)
     _write(folder / "schemes.md", _schemes())
     _write(folder / "controls.md", _documented("Step controls", registry.CONTROLS, _control))
     _write(folder / "problems.md", _problems())
@@ -35,13 +38,32 @@ def _control(name: str) -> type:
     return type(registry.CONTROLS[name](1.0))
 
 
-def _write_shown(folder: Path, title: str, entries: Iterable[str], find: Callable) -> None:
+def _method_cells(name: str) -> tuple[str, str, str]:
+    """The word of a method, and what its rule makes of the classic hyperparameters."""
+    rule = registry.METHODS[name]().rule
+    rates = [f"{n} = {rule.hyperparameters[n]}" for n in sorted(rule.per_step)]
+    return f"`{rule.scheme!r}`", f"`h = {rule.step_size}`", ", ".join(f"`{r}`" for r in rates)
+
+
+def _write_shown(
+    folder: Path,
+    title: str,
+    entries: Iterable[str],
+    find: Callable,
+    columns: tuple[str, ...] = (),
+) -> None:
     """One page for each entry: what `flowopt show` says, with the equations typeset."""
     kind = title.lower()
-    rows = [f"| [{name}]({kind}/{name}.md) | {_cell(summary(find(name)))} |" for name in entries]
+    rows = []
+    for name in entries:
+        cells = [f"[{name}]({kind}/{name}.md)", summary(find(name))]
+        cells += _method_cells(name) if columns else ()
+        rows.append(f"| {' | '.join(map(_cell, cells))} |")
     names = [f"{kind}/{name}" for name in entries]
     tree = ["```{toctree}", ":hidden:", "", *names, "```"]
-    _write(folder / f"{kind}.md", [f"# {title}", "", "| name | |", "|---|---|", *rows, "", *tree])
+    head = [f"| name | | {' | '.join(columns)} |".replace("|  |", "|")]
+    head += [f"|{'---|' * (2 + len(columns))}"]
+    _write(folder / f"{kind}.md", [f"# {title}", "", *head, *rows, "", *tree])
     for name in entries:
         shown = showing(name)
         equations = ["```{math}", showing(name, latex=True), "```"]
