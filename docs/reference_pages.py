@@ -10,7 +10,6 @@ from flowopt import registry
 from studies.command.listing import summary
 from studies.command.showing import showing
 
-
 METHOD_COLUMNS = ("word", "step size", "rates × step size")
 
 
