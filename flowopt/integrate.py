@@ -113,7 +113,7 @@ def integrate(
         times=times,
         counts={
             "gradients": carry.gradients,
-            "losses": torch.zeros_like(carry.gradients),
+            "losses": carry.losses,
             "products": carry.products,
             "rejected": carry.rejected,
         },

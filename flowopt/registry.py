@@ -131,7 +131,6 @@ SCHEMES: Mapping[str, Callable[[], Scheme]] = {
     "geodesic_acceleration": lambda: LinearlyImplicitEuler(gauss_newton=True, acceleration=True),
     **{name: (lambda name=name: RungeKutta(name)) for name in TABLEAUX},
     "euler_richardson": EulerRichardson,
-    "extragradient": lambda: EulerRichardson("author"),
 }
 
 CONTROLS: Mapping[str, Callable[[float], StepControl]] = {

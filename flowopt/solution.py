@@ -11,6 +11,8 @@ from flowopt.core.state import State
 from flowopt.core.trajectory import Status
 from flowopt.errors import ConfigurationError
 
+FORWARD_PASSES = {"losses": 1, "gradients": 3, "products": 6}
+
 
 @dataclass(frozen=True)
 class Solution:
@@ -23,7 +25,8 @@ class Solution:
         steps: Accepted steps, (*batch,), int64.
         records: Name → (time, *batch, …); NaN after a trajectory's end.
         times: Name → time of each record, (time, *batch), float64; NaN after the end.
-        counts: "gradients", "losses", "products" (with the Hessian), "rejected": (*batch,), int64.
+        counts: "gradients", "losses" (alone, where rejecting a step takes no more), "products"
+            (with the Hessian), "rejected" steps: (*batch,), int64.
         loss: At the final position, (*batch,).
         engine: Which engine stepped, and why.
         origin: What was run: flow, scheme, problem, seed and step size, as text or numbers.
@@ -39,6 +42,15 @@ class Solution:
     loss: Tensor
     engine: str
     origin: Mapping[str, str | float]
+
+    @property
+    def cost(self) -> Tensor:
+        """What it took, (*batch,), int64, in forward passes: losses + 3 gradients + 6 products.
+
+        A backward pass costs twice what it goes through: the loss for a gradient, loss and gradient
+        for a product with the Hessian.
+        """
+        return sum(FORWARD_PASSES[n] * c for n, c in self.counts.items() if n in FORWARD_PASSES)
 
     def summary(self) -> str:
         """How many trajectories ended how, one line each."""

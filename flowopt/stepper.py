@@ -1,6 +1,7 @@
 """The stepping code: the only place where trajectories are advanced."""
 
 from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -43,6 +44,7 @@ class Carry:
         gradients: Evaluations so far, (*batch,), int64.
         rejected: Rejected trials so far, (*batch,), int64.
         products: Products with the Hessian so far, (*batch,), int64.
+        losses: Evaluations of the loss alone so far, (*batch,), int64.
     """
 
     state: State
@@ -53,6 +55,7 @@ class Carry:
     gradients: Tensor
     rejected: Tensor
     products: Tensor
+    losses: Tensor
 
 
 pytree.register_pytree_node(
@@ -67,12 +70,27 @@ pytree.register_pytree_node(
             c.gradients,
             c.rejected,
             c.products,
+            c.losses,
         ],
         None,
     ),
     lambda children, _: Carry(*children),
     serialized_type_name="flowopt.Carry",
 )
+
+
+class Made(NamedTuple):
+    """Evaluations of a trial.
+
+    Attributes:
+        within: Gradients that the scheme needed for its step.
+        end: Gradients besides, at the end of the step.
+        products: Products with the Hessian.
+    """
+
+    within: int
+    end: int
+    products: int
 
 
 @dataclass(frozen=True)
@@ -112,7 +130,7 @@ class Stepper:
         status = torch.full_like(none, int(Status.RUNNING), dtype=STATUS_TYPE)
         running = torch.ones_like(finite)
         status = self._ended(status, running, ~finite, state, evaluation)
-        return Carry(state, evaluation, step_size, memory, status, none + 1, none, none)
+        return Carry(state, evaluation, step_size, memory, status, none + 1, none, none, none)
 
     def advance(self, carry: Carry, sample: Sample = None, following: Sample = None) -> Carry:
         """One trial per trajectory.
@@ -132,6 +150,7 @@ class Stepper:
         evaluate = Evaluator(self.oracle, sample, known)
         step_size, time = self._within_time(before.time, carry.step_size)
         proposal = self.scheme.step(self.flow, before, step_size, evaluate, self.noise)
+        within = evaluate.gradients
         after = replace(proposal.state, time=time, step=before.step + 1)
         if not self.observed:
             moved = replace(
@@ -153,24 +172,21 @@ class Stepper:
             step_size,
             carry.memory,
         )
-        made = evaluate.gradients, evaluate.products
+        made = Made(within, evaluate.gradients - within, evaluate.products)
         verdict = self.control.judge(trial)
         if self.stop is not None and proposal.probe is not None:
             trial, verdict = _ended_at(proposal.probe, self.stop, trial, verdict)
         return self._settled(carry, trial, verdict, made), proposal
 
-    def _settled(
-        self, carry: Carry, trial: Trial, verdict: Verdict, made: tuple[int, int]
-    ) -> Carry:
+    def _settled(self, carry: Carry, trial: Trial, verdict: Verdict, made: Made) -> Carry:
         """The carry after a trial that was judged."""
         after, evaluation = trial.after
         running = carry.status == int(Status.RUNNING)
         diverged, taken = ~trial.finite, running & trial.finite
-        step_size, memory, rejected = verdict.step_size, verdict.memory, carry.rejected
+        step_size, memory = verdict.step_size, verdict.memory
         if verdict.accept is not None:
             # What is not finite is tried again with a smaller step, until that is too small.
             taken, diverged = running & verdict.accept, torch.zeros_like(running)
-            rejected = rejected + (running & ~verdict.accept)
             # A trial that is tried again starts from the gradient that it started from.
             evaluation = select_evaluation(taken, evaluation, carry.evaluation)
             step_size = torch.where(running, step_size, carry.step_size)
@@ -185,10 +201,29 @@ class Stepper:
         if verdict.accept is not None:
             stuck = (status == int(Status.RUNNING)) & (after.time + step_size == after.time)
             status = torch.where(stuck, int(Status.STEP_TOO_SMALL), status)
-        gradients = carry.gradients + running * made[0]
-        # Most schemes make none: what does not change costs a kernel nothing.
-        products = carry.products + running * made[1] if made[1] else carry.products
-        return Carry(after, evaluation, step_size, memory, status, gradients, rejected, products)
+        counted = self._counted(carry, made, running, verdict)
+        return Carry(after, evaluation, step_size, memory, status, *counted)
+
+    def _counted(
+        self, carry: Carry, made: Made, running: Tensor, verdict: Verdict
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Gradients, rejected trials, products and losses after a trial.
+
+        A rejected step is charged for what rejecting it takes: the loss at its end or nothing. The
+        gradient was made there too, since not to make it were a branch on data.
+        """
+        gradients, rejected, losses = carry.gradients, carry.rejected, carry.losses
+        taken = running
+        if verdict.accept is not None:
+            taken, failed = running & verdict.accept, running & ~verdict.accept
+            rejected = rejected + failed
+            if made.end and self.control.weighs_loss:
+                losses = losses + failed
+        gradients = gradients + running * made.within
+        # What does not change costs a kernel nothing.
+        gradients = gradients + taken * made.end if made.end else gradients
+        products = carry.products + running * made.products if made.products else carry.products
+        return gradients, rejected, products, losses
 
     def _within_time(self, time: Tensor, step_size: Tensor) -> tuple[Tensor, Tensor]:
         """Step size and time after the step, shortened to end where the time span does."""

@@ -24,6 +24,7 @@ class Constant:
     """
 
     rejects = False
+    weighs_loss = False
 
     def __init__(self, step_size: float | Tensor):
         """See the class."""
@@ -73,6 +74,7 @@ class Schedule:
     """
 
     rejects = False
+    weighs_loss = False
     advances = False
 
     def __init__(self, function: Callable[[int], float]):

@@ -173,6 +173,7 @@ class Damping:
     """
 
     rejects = True
+    weighs_loss = True
     advances = False
     regular_start = True
 

@@ -36,8 +36,8 @@ class ElementaryControl:
     """
 
     rejects = True
+    weighs_loss = False
     advances = True
-    regular_start = False
 
     def __init__(
         self,

@@ -38,6 +38,7 @@ class ErrorControl:
     """
 
     rejects = True
+    weighs_loss = False
     advances = True
 
     def __init__(

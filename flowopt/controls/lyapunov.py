@@ -42,6 +42,7 @@ class LyapunovControl:
     """
 
     rejects = True
+    weighs_loss = True
     advances = False
 
     def __init__(
@@ -116,8 +117,8 @@ class LyapunovControl:
         before, first = trial.memory
         energy = self._energy(trial.flow)
         after = energy.value(*trial.after)
-        slope = torch.clamp(energy.rate(*where_moved(trial)), max=0.0)
-        accept = trial.finite & (after - before <= self.dissipation * trial.step_size * slope)
+        lost = torch.clamp(energy.dissipation(*where_moved(trial)), min=0.0)
+        accept = trial.finite & (before - after >= self.dissipation * trial.step_size * lost)
         longer = torch.clamp(self.growth * trial.step_size, max=self.largest_step)
         step_size = torch.where(
             accept, first if self.restart else longer, self.shrink * trial.step_size

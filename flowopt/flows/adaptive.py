@@ -71,16 +71,18 @@ AGEING_ADAGRAD = Equations(
     ),
 )
 
+# −θ'·m
+ADAM_MOTION = sqrt(u_v) / u_m * m**2 / (sqrt(v) + eps * sqrt(u_v))
+
 ADAM = Equations(
     Term("T", drift={u_m: momentum_rate * (1 - u_m), u_v: square_rate * (1 - u_v)}),
     Term("M", drift={m: momentum_rate * (g - m)}),
     AVERAGE_SQUARE,
     Term("A", drift={theta: -(m / u_m) / (sqrt(v) / sqrt(u_v) + eps)}),
     scalars=[u_m, u_v],
-    energies={
-        "lyapunov": momentum_rate * LOSS
-        + sqrt(u_v) / u_m * m**2 / (2 * (sqrt(v) + eps * sqrt(u_v)))
-    },
+    energies={"lyapunov": momentum_rate * LOSS + ADAM_MOTION / 2},
+    # The rate without what only the growth of v and of the corrections adds.
+    dissipations={"lyapunov": (momentum_rate - square_rate / 4) * ADAM_MOTION},
     reference="Kingma & Ba 2015, arXiv 1412.6980; as an ODE: Barakat & Bianchi 2021, "
     "SIAM J. Optim. 31(1), 244",
     later_start=LaterStart(

@@ -42,7 +42,9 @@ def advanced(plan: Plan, state: State, evaluation: Evaluation, noise: Noise, ora
     """One step of a group."""
     stepper = Stepper(plan.flow, plan.scheme, oracle, noise, plan.control, observed=False)
     none = torch.zeros_like(state.step)
-    return stepper.advance(Carry(state, evaluation, plan.step_size, (), none, none, none, none))
+    return stepper.advance(
+        Carry(state, evaluation, plan.step_size, (), none, none, none, none, none)
+    )
 
 
 class NativeSteps:

@@ -32,7 +32,17 @@ def energy_of(equations: Equations, name: str) -> Energy:
         raise DefinitionError(
             f"no energy {name!r}: the flow declares {sorted(equations.energies) or 'none'}"
         )
-    parts = sympy.Add.make_args(sympy.expand_mul(equations.energies[name]))
+    return _split(equations, equations.energies[name])
+
+
+def declared_dissipation(equations: Equations, name: str) -> Energy | None:
+    """What a control asks an energy to lose per time, if that is declared."""
+    formula = equations.dissipations.get(name)
+    return None if formula is None else _split(equations, formula)
+
+
+def _split(equations: Equations, formula: sympy.Expr) -> Energy:
+    parts = sympy.Add.make_args(sympy.expand_mul(formula))
     density = [part for part in parts if equations.elementwise(part)]
     scalar = [part for part in parts if not equations.elementwise(part)]
     return Energy(sympy.Add(*density), sympy.Add(*scalar))

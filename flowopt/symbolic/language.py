@@ -208,6 +208,7 @@ class Equations:
         *terms: The terms; letters are distinct.
         energies: Name → candidate Lyapunov function. Elementwise expressions are summed over
             elements implicitly; `LOSS` is the loss.
+        dissipations: Energy → what a control asks it to lose per time, where not minus its rate.
         start: Variable → value at the start, in terms of theta, g and hyperparameters; zero where
             not given.
         scalars: Variables that have one value per block of parameters instead of one per element.
@@ -225,6 +226,7 @@ class Equations:
     scalars: tuple[sympy.Symbol, ...] = ()
     reference: str = ""
     later_start: LaterStart | None = None
+    dissipations: dict[str, sympy.Expr] = field(default_factory=dict)
 
     def __init__(
         self,
@@ -234,6 +236,7 @@ class Equations:
         scalars: Iterable = (),
         reference: str = "",
         later_start: LaterStart | None = None,
+        dissipations: Mapping | None = None,
     ):
         """See the class."""
         values = {
@@ -243,6 +246,7 @@ class Equations:
             "scalars": tuple(_symbol_of(s) for s in scalars),
             "reference": reference,
             "later_start": later_start,
+            "dissipations": {name: normalise(f) for name, f in (dissipations or {}).items()},
         }
         for name, value in values.items():
             object.__setattr__(self, name, value)
@@ -269,7 +273,8 @@ class Equations:
     @cached_property
     def _texts(self) -> tuple[str, ...]:
         """Kept as text: the hash of a text is another one in another process."""
-        return (*map(str, self.terms), str(self.energies), str(self.start), str(self.later_start))
+        others = self.energies, self.start, self.later_start, self.dissipations
+        return (*map(str, self.terms), *map(str, others))
 
     def joined(self, letters: str) -> Term:
         """The sum of the terms of some letters, as one term."""
@@ -301,17 +306,21 @@ class Equations:
             )
             for term in self.terms
         ]
-        energies = {name: f.xreplace(table) for name, f in self.energies.items()}
+        energetic = {
+            field: {name: f.xreplace(table) for name, f in getattr(self, field).items()}
+            for field in ("energies", "dissipations")
+        }
         start = {v: f.xreplace(table) for v, f in self.start.items()}
         later = self.later_start
         if later is not None:
             later = LaterStart(later.time, {v: f.xreplace(table) for v, f in later.values.items()})
-        return self.replace(terms=terms, energies=energies, start=start, later_start=later)
+        return self.replace(terms=terms, start=start, later_start=later, **energetic)
 
     def _formulas(self) -> Iterable[sympy.Expr]:
         for term in self.terms:
             yield from term.formulas
         yield from self.energies.values()
+        yield from self.dissipations.values()
         yield from self.start.values()
         if self.later_start is not None:
             yield self.later_start.time
@@ -372,6 +381,8 @@ class Equations:
                     f"{sorted(v.name for v in moved - {theta})} in theta, g, t, L and "
                     f"hyperparameters, got {later}"
                 )
+        if unknown := sorted({*self.dissipations} - {*self.energies}):
+            raise DefinitionError(f"dissipation of {unknown[0]!r}, which is no energy of the flow")
         for name, energy in self.energies.items():
             if any(is_channel(s) for s in energy.free_symbols):
                 raise DefinitionError(f"energy {name!r} contains noise: {energy}")

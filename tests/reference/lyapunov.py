@@ -1,5 +1,7 @@
 """Energy control as it is published, one trajectory in plain Python: slow twins."""
 
+import math
+
 import torch
 
 
@@ -41,3 +43,31 @@ def controlled_momentum(problem, start, *, rate, dissipation, shrink, growth, fi
         theta, m, h = after, m_after, growth * h
         path.append(theta)
     return path
+
+
+def controlled_adam(problem, start, *, rates, eps, dissipation, shrink, growth, first, steps):
+    """Adam by exact maps of its averages; E = aR + f·Σm²/2D falls by λhf·Σm²/D·(a − b/4).
+
+    f = √u_v/u_m and D = √v + eps·√u_v, all after the trial on both sides of the bound.
+    """
+    a, b = rates
+    zero = torch.zeros_like(start)
+    theta, m, v, u_m, u_v, h = start, zero, zero, 0.0, 0.0, first
+    energy, path, losses = a * float(problem.loss(theta)), [theta], 0
+    for _ in range(steps):
+        gradient = problem.gradient(theta)
+        while True:
+            p, q = math.exp(-a * h), math.exp(-b * h)
+            m_after, v_after = p * m + (1 - p) * gradient, q * v + (1 - q) * gradient**2
+            u_m_after, u_v_after = p * u_m + (1 - p), q * u_v + (1 - q)
+            after = theta - h * (m_after / u_m_after) / ((v_after / u_v_after).sqrt() + eps)
+            scale = v_after.sqrt() + eps * math.sqrt(u_v_after)
+            motion = math.sqrt(u_v_after) / u_m_after * float((m_after**2 / scale).sum())
+            energy_after = a * float(problem.loss(after)) + motion / 2
+            if energy_after - energy <= -dissipation * h * motion * (a - b / 4):
+                break
+            h, losses = h * shrink, losses + 1
+        theta, m, v, u_m, u_v = after, m_after, v_after, u_m_after, u_v_after
+        h, energy = growth * h, energy_after
+        path.append(theta)
+    return path, losses

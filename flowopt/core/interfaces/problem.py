@@ -60,3 +60,6 @@ class Energy(Protocol):
 
     def rate(self, state: State, evaluation: Evaluation, curvature: Leaves | None = None) -> Tensor:
         """Time derivative along the flow, (*batch,), float64; noise on θ needs ∂²L/∂θᵢ²."""
+
+    def dissipation(self, state: State, evaluation: Evaluation) -> Tensor:
+        """What a control asks it to lose per time, (*batch,), float64: −rate, or as declared."""

@@ -131,9 +131,12 @@ class StepControl(Protocol):
 
     Attributes:
         rejects: Whether it ever does.
+        weighs_loss: Whether it takes the loss at a step's end to reject it; if not, it takes no
+            evaluation there.
     """
 
     rejects: bool
+    weighs_loss: bool
 
     @property
     def advances(self) -> bool:

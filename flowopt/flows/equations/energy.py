@@ -11,7 +11,7 @@ from flowopt.core.state import Leaves, State, lift, sum_elements
 from flowopt.errors import CompatibilityError
 from flowopt.flows.equations.code import energy_code
 from flowopt.flows.equations.formulas import evaluate_formulas, evaluate_scalars
-from flowopt.symbolic.energy import energy_of, energy_rate
+from flowopt.symbolic.energy import declared_dissipation, energy_of, energy_rate
 from flowopt.symbolic.functions import curvature, laplacian
 from flowopt.symbolic.language import Equations, theta
 from flowopt.symbolic.printer import Compiled
@@ -31,6 +31,14 @@ def _rate_code(
     rate = energy_rate(equations, name)
     second = rate.density.has(curvature) or rate.scalar.has(laplacian)
     return energy_code(flow, equations, rate), second
+
+
+@lru_cache(maxsize=256)
+def _dissipation_code(
+    flow: str, equations: Equations, name: str
+) -> tuple[Compiled, Compiled] | None:
+    declared = declared_dissipation(equations, name)
+    return None if declared is None else energy_code(flow, equations, declared)
 
 
 class FlowEnergy:
@@ -85,6 +93,16 @@ class FlowEnergy:
                 "curvature=flowopt.problems.curvature(problem, state.position)"
             )
         return self._evaluate(codes, state, evaluation, state.time > 0, curvature)
+
+    def dissipation(self, state: State, evaluation: Evaluation) -> Tensor:
+        """What a control asks the energy to lose per time, (*batch,), float64.
+
+        As declared, else minus its rate.
+        """
+        codes = _dissipation_code(*self._source)
+        if codes is None:
+            return -self.rate(state, evaluation)
+        return self._evaluate(codes, state, evaluation, state.time >= 0)
 
     def _evaluate(
         self,

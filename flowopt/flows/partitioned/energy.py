@@ -81,3 +81,11 @@ class PartitionedEnergy:
             for part, energy in self._energies
         ]
         return sum(rates[1:], start=rates[0])
+
+    def dissipation(self, state: State, evaluation: Evaluation) -> Tensor:
+        """What a control asks the energy to lose per time, (*batch,), float64."""
+        lost = [
+            part.pace * energy.dissipation(part.state(state), part.evaluation(evaluation))
+            for part, energy in self._energies
+        ]
+        return sum(lost[1:], start=lost[0])
