@@ -4,7 +4,7 @@ from torch import Tensor
 
 from flowopt.core.interfaces import Scheme
 from flowopt.errors import CompatibilityError, ConfigurationError
-from flowopt.flows import EquationFlow
+from flowopt.flows import EquationFlow, PartitionedFlow
 from flowopt.optim.storage import CARRIED, END_LOSS
 from flowopt.schemes import Splitting
 
@@ -24,6 +24,20 @@ GROUP_KEYS = frozenset(
         "letters",
     }
 )
+
+
+def check_equations(flow: object) -> None:
+    """Raises `CompatibilityError` for a flow that is not made of equations."""
+    if isinstance(flow, PartitionedFlow):
+        raise CompatibilityError(
+            "an optimizer's blocks are its param_groups: give each group its flow and letters, as "
+            "in {'params': …, 'flow': flowopt.flows.langevin(...), 'letters': {'O': 'CDEDC'}}"
+        )
+    if not isinstance(flow, EquationFlow):
+        raise CompatibilityError(
+            f"an optimizer steps flows made of equations, got {flow!r}: give one such as "
+            "flowopt.flows.langevin(...)"
+        )
 
 
 def check_names(flow: EquationFlow) -> None:

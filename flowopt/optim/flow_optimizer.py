@@ -18,7 +18,13 @@ from flowopt.flows import EquationFlow
 from flowopt.kernels import UnfitError
 from flowopt.optim.blocks.equation import Equation, taken_equation, together
 from flowopt.optim.blocks.joint import JointSteps, Member
-from flowopt.optim.checks import check_loss, check_names, check_one_number, remedy
+from flowopt.optim.checks import (
+    check_equations,
+    check_loss,
+    check_names,
+    check_one_number,
+    remedy,
+)
 from flowopt.optim.gradients import GradientOracle, check_dense, complex_view, real_view
 from flowopt.optim.storage import END_LOSS, carried_gradient, store, stored_state
 from flowopt.optim.tensors import Elements, offsets_of
@@ -74,6 +80,7 @@ class FlowOptimizer(torch.optim.Optimizer):
         """See the class."""
         check_not_negative(lr=lr)
         check_flow_and_scheme(flow, scheme)
+        check_equations(flow)
         scheme.check(flow)
         check_names(flow)
         self.flow, self.scheme = flow, scheme

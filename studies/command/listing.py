@@ -7,7 +7,7 @@ import inspect
 from collections.abc import Mapping
 
 import flowopt as fo
-from flowopt.registry import CONTROLS, FLOWS, METHODS, PROBLEMS, SCHEMES
+from flowopt.registry import CONTROLS, FLOWS, METHODS, PARTITIONED, PROBLEMS, SCHEMES
 from studies.common.tables import plain_table
 
 
@@ -19,6 +19,7 @@ def listing(studies: Mapping[str, str]) -> str:
     """
     sections = {
         "Flows (equations)": _flows(),
+        "Blocks (each with its own equation, two parameters)": _blocks(),
         "Schemes (how a flow becomes a step)": _schemes(),
         "Controls (how far to step)": _controls(),
         "Methods (published optimizers: flow, word and step size)": _methods(),
@@ -49,6 +50,18 @@ def _flows() -> str:
         letters = " ".join(entry.build().letters)
         rows.append((name, letters, ", ".join(entry.words), flow_summary(name)))
     return plain_table(("name", "letters", "words", "summary"), rows)
+
+
+def _blocks() -> str:
+    rows = []
+    for name, entry in PARTITIONED.items():
+        blocks = []
+        for part in entry.build().parts:
+            own = {letter: word for letter, word in part.meanings.items() if letter != word}
+            means = ", ".join(f"{letter}: {word}" for letter, word in own.items())
+            blocks.append(f"{part.flow.name} ({means})" if means else part.flow.name)
+        rows.append((name, ", ".join(entry.words), " + ".join(blocks)))
+    return plain_table(("name", "words", "blocks"), rows)
 
 
 def _schemes() -> str:

@@ -3,10 +3,14 @@
 import copy
 import io
 import pickle
+import tempfile
+import warnings
 
 import pytest
 import torch
 from torch import nn
+from torch.distributed import checkpoint
+from torch.distributed.checkpoint.state_dict import get_state_dict, set_state_dict
 from torch.nn.functional import cross_entropy
 
 import flowopt as fo
@@ -137,8 +141,30 @@ def pickled(optimizer, module, make):
     return pickle.loads(pickle.dumps((module, optimizer)))
 
 
-@pytest.mark.parametrize("make", [adlala, joint])
-@pytest.mark.parametrize("passage", [reloaded, copied, pickled])
+def checkpointed(optimizer, module, make):
+    """Through torch's distributed checkpoint, which steps a new optimizer with lr = 0."""
+    other = small_network()
+    fresh = make(other)
+    with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings():
+        # One process and no group of them, of which torch warns.
+        warnings.simplefilter("ignore")
+        names = ("model", "optimizer")
+        saved = dict(zip(names, get_state_dict(module, optimizer), strict=True))
+        checkpoint.save(saved, checkpoint_id=folder)
+        states = dict(zip(names, get_state_dict(other, fresh), strict=True))
+        checkpoint.load(states, checkpoint_id=folder)
+        model, optim = (states[name] for name in names)
+        set_state_dict(other, fresh, model_state_dict=model, optim_state_dict=optim)
+    return other, fresh
+
+
+@pytest.mark.parametrize(
+    ("make", "passage"),
+    [
+        *((make, passage) for make in (adlala, joint) for passage in (reloaded, copied, pickled)),
+        (adlala, checkpointed),
+    ],
+)
 def test_a_restored_optimizer_of_blocks_continues_identically(make, passage):
     whole = small_network()
     expected = moved(whole, make(whole), 12)
@@ -264,7 +290,7 @@ SCHEME = fo.Splitting("BAOA")
 REFUSED = {
     "an unknown letter": ({"flow": BALL, "letters": {"O": "X"}}, SCHEME, "has no \\['X'\\]"),
     "a letter left out": ({"flow": THERMOSTAT}, SCHEME, "leaves out \\['C', 'D', 'E'\\]"),
-    "no flow": ({"flow": "langevin"}, SCHEME, "a group's flow='langevin'"),
+    "no flow": ({"flow": "langevin"}, SCHEME, "made of equations, got 'langevin'"),
     "no word": ({"letters": {"O": "C"}, "flow": BALL}, fo.Euler(), "those of a word"),
     "nothing to do": (
         {"flow": fo.Flow.from_text("Z: dtheta/dt = -g")},
@@ -279,6 +305,22 @@ def test_a_group_that_does_not_fit_is_refused(case):
     group, scheme, message = REFUSED[case]
     with pytest.raises(ValueError, match=message):
         FlowOptimizer(groups_of(small_network(), group), BALL, scheme)
+
+
+def test_the_blocks_of_an_optimizer_are_its_groups():
+    module = small_network()
+    partition = fo.Partition(module, {"first": "0.*", "rest": ...})
+    flow = fo.PartitionedFlow(partition, {"first": BALL, "rest": LANGEVIN})
+    with pytest.raises(fo.CompatibilityError, match="blocks are its param_groups"):
+        FlowOptimizer(module.parameters(), flow, SCHEME)
+
+
+def test_a_thermostat_has_no_kernel_and_moves_nothing():
+    module = small_network()
+    optimizer = AdLaLa(groups_of(module), compile=True)
+    with pytest.raises(fo.CompatibilityError, match="sums over elements"):
+        train(module, optimizer, steps=1)
+    assert_identical(flat_parameters(module), flat_parameters(small_network()))
 
 
 def test_a_preset_of_torch_has_one_method():

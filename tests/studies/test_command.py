@@ -1,7 +1,7 @@
 import pytest
 
 import flowopt as fo
-from flowopt.registry import CONTROLS, FLOWS, METHODS, PROBLEMS, SCHEMES
+from flowopt.registry import CONTROLS, FLOWS, METHODS, PARTITIONED, PROBLEMS, SCHEMES
 from studies.__main__ import STUDIES, main
 from studies.common.tables import markdown_table, plain_table
 from tests.kernels import losses
@@ -14,7 +14,9 @@ def _printed(capsys, *words):
     return capsys.readouterr().out
 
 
-@pytest.mark.parametrize("table", [FLOWS, SCHEMES, CONTROLS, METHODS, PROBLEMS, STUDIES])
+@pytest.mark.parametrize(
+    "table", [FLOWS, PARTITIONED, SCHEMES, CONTROLS, METHODS, PROBLEMS, STUDIES]
+)
 def test_list_has_a_line_with_a_summary_for_every_name(capsys, table):
     lines = [line.split() for line in _printed(capsys, "list").splitlines()]
     for name in table:

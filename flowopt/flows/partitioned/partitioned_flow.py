@@ -43,6 +43,7 @@ class PartitionedFlow:
 
     Attributes:
         partition: The blocks.
+        parts: Each block with its flow and what letters mean to it.
         name: For messages and tables.
 
     Args:

@@ -9,7 +9,7 @@ from flowopt.core.word import groups_of, is_word
 from flowopt.errors import CompatibilityError
 from flowopt.flows import EquationFlow, PartitionedFlow
 from flowopt.flows.partitioned.meanings import checked_meanings, own_groups, own_word
-from flowopt.optim.checks import check_names, check_one_number
+from flowopt.optim.checks import check_equations, check_names, check_one_number
 from flowopt.schemes import Splitting
 
 # Of a group, taken out of it: state dicts hold numbers.
@@ -55,11 +55,7 @@ def taken_equation(
         return param_group, Equation(flow, scheme, {}, False)
     group = {name: v for name, v in param_group.items() if name not in (FLOW, LETTERS)}
     own, letters = param_group.get(FLOW, flow), param_group.get(LETTERS) or {}
-    if not isinstance(own, EquationFlow):
-        raise CompatibilityError(
-            f"a group's flow={own!r}: give one made of equations, such as "
-            "flowopt.flows.langevin(...)"
-        )
+    check_equations(own)
     check_names(own)
     alone = _scheme_alone(own, letters, scheme)
     alone.check(own)
@@ -89,8 +85,9 @@ def _scheme_alone(flow: EquationFlow, letters: Mapping[str, str], scheme: Scheme
 
 
 def together(equations: Sequence[Equation]) -> PartitionedFlow:
-    """What groups are as one flow, whatever their parameters."""
-    return partitioned([(str(place),) for place in range(len(equations))], equations)
+    """What groups are as one flow, whatever their parameters; groups that are alike count once."""
+    kinds = {(known.flow.definition, *known.letters.items()): known for known in equations}
+    return partitioned([(str(place),) for place in range(len(kinds))], [*kinds.values()])
 
 
 def partitioned(leaves: Sequence[Sequence[str]], equations: Sequence[Equation]) -> PartitionedFlow:
