@@ -42,19 +42,19 @@ def end_labels(
         radius: Distance within which it counts as having reached a point.
 
     Returns:
-        (*batch,), int8: number of the nearest point if that lies within the radius, `ELSEWHERE`
+        (*batch,), int64: number of the nearest point if that lies within the radius, `ELSEWHERE`
         if the trajectory converged to none of them, `LOST` where something is not finite or the
         gradient is beyond 1000, else `UNFINISHED`.
     """
     norm = torch.linalg.vector_norm(gradient, dim=-1)
     lost = ~(norm <= LARGEST_GRADIENT) | ~position.isfinite().all(-1)
-    labels = torch.full(norm.shape, ELSEWHERE, dtype=torch.int8)
+    labels = torch.full(norm.shape, ELSEWHERE)
     if len(points):
         distance, nearest = torch.cdist(position.reshape(-1, points.shape[-1]), points).min(-1)
         near = (distance <= radius).reshape(norm.shape)
-        labels = torch.where(near, nearest.reshape(norm.shape).to(torch.int8), labels)
+        labels = torch.where(near, nearest.reshape(norm.shape), labels)
     labels = torch.where(norm <= tolerance, labels, UNFINISHED)
-    return torch.where(lost, LOST, labels).to(torch.int8)
+    return torch.where(lost, LOST, labels)
 
 
 class Interval(NamedTuple):

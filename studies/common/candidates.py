@@ -82,7 +82,7 @@ def candidate(specification: str) -> Candidate:
     match = SPECIFICATION.fullmatch(specification.strip())
     if match is None:
         raise ConfigurationError(f"{specification!r} names no optimizer, expected {FORMS}")
-    name, scheme, step_size = match["name"], match["scheme"], _step_size(match["step"])
+    name, scheme, step_size = match["name"], match["scheme"], step_size_of(match["step"])
     if _is_file(name):
         found = _from_file(Path(name), scheme, step_size)
     elif scheme is None and name in METHODS:
@@ -99,7 +99,12 @@ def candidate(specification: str) -> Candidate:
     return replace(found, label=f"{found.label}@{match['step']}")
 
 
-def _step_size(text: str | None) -> float | None:
+def step_size_of(text: str | None) -> float | None:
+    """The number after an '@'; None where there is none.
+
+    Raises:
+        ConfigurationError: It is no positive number.
+    """
     if text is None:
         return None
     try:

@@ -1,0 +1,1 @@
+"""Map which minimum each start of an optimizer reaches, and what its steps do to these basins."""

@@ -1,0 +1,123 @@
+"""Settings of the basins study, and its command line."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+
+from flowopt.errors import ConfigurationError
+from studies.common.names import unknown_name
+
+PARTS = ("table", "maps")
+METHODS = (
+    "gd@0.1",
+    "momentum@0.1",
+    "awb@0.1",
+    "adam@0.1",
+    "gd_em@0.1",
+    "momentum_em@0.1",
+    "lc_gd@0.1",
+    "lc_gd_moderate@0.1",
+)
+
+
+@dataclass(frozen=True)
+class Config:
+    """What is computed, and how finely.
+
+    Attributes:
+        parts: Of the study, as `PARTS` lists them.
+        records: Problems whose records by the author are compared with.
+        starts: Random starts of that comparison.
+        problems: Of the maps, names of the registry.
+        methods: Of the maps, as `methods.method` reads them.
+        pixels: Starts along each side of a map.
+        axes: The two parameters that a map varies; all others are zero.
+        near: Starts near each minimum, for leave rates.
+        seed: Of everything random.
+        device: Only "cpu".
+
+    Raises:
+        ConfigurationError: A value is out of range.
+    """
+
+    parts: tuple[str, ...] = PARTS
+    records: tuple[str, ...] = ("poly_two", "poly_three", "poly_four", "poly_five")
+    starts: int = 10_000
+    problems: tuple[str, ...] = ("poly_two", "poly_three")
+    methods: tuple[str, ...] = METHODS
+    pixels: int = 240
+    axes: tuple[int, ...] = (0, 1)
+    near: int = 500
+    seed: int = 0
+    device: str = "cpu"
+
+    def __post_init__(self) -> None:
+        for part in self.parts:
+            if part not in PARTS:
+                raise ConfigurationError(unknown_name("part", part, PARTS))
+        # A boundary is looked at over up to 16 pixels.
+        for name, least in {"starts": 1, "pixels": 20, "near": 1}.items():
+            if getattr(self, name) < least:
+                raise ConfigurationError(
+                    f"{name} came as {getattr(self, name)}, expected at least {least}"
+                )
+        if len(self.axes) != 2 or self.axes[0] == self.axes[1] or min(self.axes) < 0:
+            raise ConfigurationError(
+                f"axes came as {self.axes}, expected two different parameters, such as 0,1"
+            )
+        if self.device != "cpu":
+            raise ConfigurationError(f"device came as {self.device!r}, this study runs on cpu")
+
+
+PRESETS: Mapping[str, Config] = {
+    "smoke": Config(
+        records=("poly_two",),
+        starts=1000,
+        problems=("poly_two",),
+        methods=("gd@0.1", "awb@0.1", "adam@0.1", "lc_gd_moderate@0.1"),
+        pixels=80,
+        near=100,
+    ),
+    "quick": Config(),
+    "paper": Config(
+        problems=("poly_two", "poly_three", "poly_four", "poly_five", "cloche", "rat_two"),
+        pixels=480,
+        near=2000,
+    ),
+}
+DEFAULT_PRESET = "quick"
+EXAMPLES = """\
+  flowopt basins --preset smoke
+  flowopt basins
+  flowopt basins --problem rosenbrock --methods gd@0.0005 adam@0.1 heavy_ball:BAOAB@0.02
+  flowopt basins --problem poly_three --methods adam@0.1 adam:TMVA@0.1+lyapunov"""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add what only this study takes."""
+    parser.add_argument(
+        "--problem",
+        metavar="NAME",
+        help="only maps, of this problem of the registry (see 'flowopt list')",
+    )
+    parser.add_argument(
+        "--methods",
+        nargs="*",
+        metavar="METHOD",
+        help="methods of the maps: gd, momentum, awb, adam, gd_em, lc_gd ... of the study, or what "
+        "'flowopt compare' takes; '@0.1' after it sets the step size, '+lyapunov' or '+error' "
+        f"a control (default: {' '.join(METHODS)})",
+    )
+
+
+def with_arguments(config: Config, arguments: argparse.Namespace) -> Config:
+    """The configuration that the arguments of `add_arguments` change."""
+    if arguments.problem is not None:
+        config = replace(config, parts=("maps",), problems=(arguments.problem,))
+    if arguments.methods is not None:
+        if not arguments.methods:
+            raise ConfigurationError("no method came, expected at least one after --methods")
+        config = replace(config, methods=tuple(arguments.methods))
+    return config

@@ -1,0 +1,142 @@
+"""Draws the study from its arrays."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+
+import matplotlib
+import numpy as np
+import xarray as xr
+from matplotlib.axes import Axes
+from matplotlib.colors import ListedColormap
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.patches import Patch
+
+from flowopt.diagnostics.basins import ELSEWHERE, LOST, UNFINISHED
+from studies.basins.maps import domain, landmarks, problem
+from studies.common.results import ResultFolder
+from studies.common.style import STYLE
+
+# Blue, orange, gold and magenta minima, brown divergence; further classes in tints that differ in
+# lightness, so that they stay apart without hue.
+MINIMA = ("#4C86C6", "#F0803C", "#F6CF4A", "#C9569B", "#8FD0E8", "#5B4A9E", "#B8E186", "#F7B6C8")
+OTHERS = ("#2E6B57", "#7FBC9B", "#3F3F3F", "#A7C957", "#6A994E", "#386641", "#84A98C", "#52796F")
+SPECIAL = {ELSEWHERE: "#BDBDBD", UNFINISHED: "#1B9E4B", LOST: "#5C3317"}
+MEANING = {ELSEWHERE: "converged elsewhere", UNFINISHED: "not converged", LOST: "diverged"}
+MARKS = {
+    "minimum": ("o", "white"),
+    "maximum": ("^", "black"),
+    "saddle": ("X", "black"),
+    "non-strict saddle": ("D", "white"),
+    "degenerate": ("s", "white"),
+}
+COLUMNS = 4
+
+
+def draw(folder: ResultFolder) -> tuple[Path, ...]:
+    """Draw every part of a result folder as PNG and PDF."""
+    arrays = folder.read_dataset("arrays.nc")
+    paths: list[Path] = []
+    with matplotlib.rc_context({**STYLE, "axes.grid": False}):
+        for name, figure in _figures(arrays):
+            paths += folder.save_figure(figure, name)
+    return tuple(paths)
+
+
+def _figures(arrays: xr.Dataset):
+    if "map_label" in arrays:
+        for where in arrays.map_problem.values:
+            yield f"maps_{where}", portraits(arrays.sel(map_problem=where))
+
+
+def portraits(arrays: xr.Dataset) -> Figure:
+    """The maps of one problem side by side, its critical points by their nature.
+
+    Args:
+        arrays: Of one problem.
+    """
+    where, methods = str(arrays.map_problem.item()), arrays.map_method.values
+    columns = min(COLUMNS, len(methods))
+    rows = math.ceil(len(methods) / columns)
+    figure = Figure(figsize=(2.9 * columns, 2.95 * rows + 1.1), layout="constrained")
+    known = landmarks(problem(where))
+    grid = figure.subplots(rows, columns, squeeze=False, sharex=True, sharey=True)
+    for axes, name in zip(grid.flat, methods, strict=False):
+        _portrait(axes, arrays.map_label.sel(map_method=name).values, where)
+        axes.set_title(str(name))
+    for axes in list(grid.flat)[len(methods) :]:
+        axes.set_visible(False)
+    for row in range(rows):
+        grid[row, 0].set_ylabel("b" if problem(where).dim == 2 else "second parameter")
+    for column in range(columns):
+        last = (len(methods) - 1 - column) // columns
+        grid[last, column].set_xlabel("w" if problem(where).dim == 2 else "first parameter")
+        grid[last, column].tick_params(labelbottom=True)
+    figure.suptitle(f"{where}: where each start ends", x=0.01, ha="left", fontsize=11)
+    seen = {int(label) for label in np.unique(arrays.map_label.values)}
+    figure.legend(handles=_handles(seen, known), loc="outside lower center", ncols=5, fontsize=8)
+    return figure
+
+
+def _portrait(axes: Axes, labels: np.ndarray, where: str) -> None:
+    landscape = problem(where)
+    known, (low, high) = landmarks(landscape), domain(landscape)
+    colours = _colours(known.kinds)
+    codes = sorted(colours)
+    picture = np.searchsorted(codes, labels)
+    axes.imshow(
+        picture,
+        origin="lower",
+        extent=(low, high, low, high),
+        cmap=ListedColormap([colours[code] for code in codes]),
+        vmin=-0.5,
+        vmax=len(codes) - 0.5,
+        interpolation="nearest",
+    )
+    points, classes = known.points.numpy(), known.classes.numpy()
+    for number, kind in enumerate(known.kinds):
+        place = points[classes == number][:, :2]
+        if len(place) == 1:
+            mark, face = MARKS[kind]
+            axes.plot(*place[0], mark, color=face, markeredgecolor="black", markersize=5)
+        else:
+            axes.plot(*place.T, color="black" if kind == "maximum" else "white", linewidth=1.0)
+    axes.set_xlim(low, high)
+    axes.set_ylim(low, high)
+
+
+def _colours(kinds: tuple[str, ...]) -> dict[int, str]:
+    """Label → colour."""
+    minima = [n for n, kind in enumerate(kinds) if kind == "minimum"]
+    others = [n for n, kind in enumerate(kinds) if kind != "minimum"]
+    return {
+        **SPECIAL,
+        **{n: MINIMA[i % len(MINIMA)] for i, n in enumerate(minima)},
+        **{n: OTHERS[i % len(OTHERS)] for i, n in enumerate(others)},
+    }
+
+
+def _handles(seen: set[int], known) -> list:
+    colours = _colours(known.kinds)
+    names = {**MEANING, **{n: f"to {name}" for n, name in enumerate(known.names)}}
+    patches = [
+        Patch(facecolor=colours[label], edgecolor="black", linewidth=0.4, label=names[label])
+        for label in sorted(seen, key=lambda label: (label < 0, abs(label)))
+    ]
+    kinds = [kind for kind in MARKS if kind in known.kinds]
+    marks = [
+        Line2D(
+            [],
+            [],
+            linestyle="",
+            marker=MARKS[kind][0],
+            color=MARKS[kind][1],
+            markeredgecolor="black",
+            markersize=6,
+            label=kind,
+        )
+        for kind in kinds
+    ]
+    return [*patches, *marks]

@@ -1,0 +1,194 @@
+"""Optimizers as the study steps them: flow × scheme × control × step size × end, by name.
+
+The coefficients are those of the published records that the study is compared with: averages
+forget by 0.1 and 0.001 per step, and Adam's root has a constant inside.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+
+import flowopt as fo
+from flowopt.errors import ConfigurationError
+from flowopt.registry import CONTROLS
+from studies.common.candidates import candidate, step_size_of
+from studies.common.names import unknown_name
+
+# Share of its average that a method forgets per step.
+FORGETS, FORGETS_SQUARE = 0.1, 0.001
+INSIDE_THE_ROOT = 1e-10
+MOST_STEPS = 20_000
+COARSE, FINE = 1e-4, 1e-5
+# Of the true flows, whose tolerance is far below what a map can show.
+ODE_TOLERANCE, ODE_DURATION, AT_REST = 1e-8, 200.0, 1e-6
+SMALL_STEPS = 1 / 1.5
+
+WITHOUT_CORRECTION = """
+M: dm/dt = momentum_rate*(g - m)
+V: dv/dt = square_rate*(g**2 - v)
+A: dtheta/dt = -m/sqrt(v + floor)
+energy lyapunov: momentum_rate*L + m**2/(2*sqrt(v + floor))
+"""
+WITH_CORRECTION = """
+scalar u_m
+scalar u_v
+T: du_m/dt = momentum_rate*(1 - u_m)
+T: du_v/dt = square_rate*(1 - u_v)
+M: dm/dt = momentum_rate*(g - m)
+V: dv/dt = square_rate*(g**2 - v)
+A: dtheta/dt = -sqrt(u_v)/u_m*m/sqrt(v + floor)
+energy lyapunov: momentum_rate*L + sqrt(u_v)/u_m*m**2/(2*sqrt(v + floor))
+"""
+
+
+@dataclass(frozen=True)
+class Method:
+    """What moves a start to where it ends.
+
+    Attributes:
+        name: As the user wrote it.
+        flow: The equation.
+        scheme: How it becomes a step.
+        control: How far to step, and whether to accept.
+        tolerance: Norm of the gradient that ends a trajectory.
+        duration: Time that ends it, where it is no number of steps.
+        ode: Name of the method that follows its flow without error; "" where there is none.
+    """
+
+    name: str
+    flow: fo.Flow
+    scheme: object
+    control: object
+    tolerance: float = COARSE
+    duration: float | None = None
+    ode: str = ""
+
+    @property
+    def stop(self) -> object:
+        """A true flow is followed to rest; the records end where the gradient alone is small."""
+        kind = fo.stop.gradient if self.duration is None else fo.stop.rest
+        return kind(self.tolerance)
+
+
+def _rates(step_size: float) -> dict[str, float]:
+    """Of moving averages whose exact map forgets the shares above in a step."""
+    return {
+        "momentum_rate": -math.log1p(-FORGETS) / step_size,
+        "square_rate": -math.log1p(-FORGETS_SQUARE) / step_size,
+    }
+
+
+def _descent(control: Callable[[float], object], scheme: object | None = None):
+    def build(step_size: float) -> Method:
+        flow = fo.flows.gradient_flow()
+        return Method("", flow, scheme or fo.Euler(), control(step_size), ode="gradient_flow")
+
+    return build
+
+
+def _momentum(control: Callable[[float], object], scheme: object, per_time: float | None = None):
+    """Euler maps of both letters: the average forgets rate · h per step, whatever h is."""
+
+    def build(step_size: float) -> Method:
+        flow = fo.flows.momentum_ema(rate=per_time or FORGETS / step_size)
+        return Method("", flow, scheme, control(step_size), FINE, ode="momentum_ode")
+
+    return build
+
+
+def _adam(text: str, word: str, ode: str, control: Callable[[float], object] = fo.Constant):
+    def build(step_size: float) -> Method:
+        flow = fo.Flow.from_text(text, name="adam", floor=INSIDE_THE_ROOT, **_rates(step_size))
+        return Method("", flow, fo.Splitting(word), control(step_size), FINE, ode=ode)
+
+    return build
+
+
+def _ode(flow: Callable[[], fo.Flow]):
+    def build(_: float) -> Method:
+        control = fo.ErrorControl(rtol=ODE_TOLERANCE, atol=ODE_TOLERANCE)
+        return Method("", flow(), fo.RungeKutta("dopri5"), control, AT_REST, ODE_DURATION)
+
+    return build
+
+
+def _decrease(step_size: float) -> fo.LyapunovControl:
+    """Any decrease is enough, and every step begins with the same h."""
+    return fo.LyapunovControl(
+        dissipation=0.0, shrink=SMALL_STEPS, first_step=step_size, restart=True
+    )
+
+
+def _dissipation(**settings: float):
+    return lambda step_size: fo.LyapunovControl(first_step=step_size, **settings)
+
+
+EULER_AVERAGE = fo.Splitting("MA", maps={"M": "euler"})
+
+METHODS: Mapping[str, Callable[[float], Method]] = {
+    "gd": _descent(fo.Constant),
+    "momentum": _momentum(fo.Constant, EULER_AVERAGE),
+    "momentum_euler": _momentum(fo.Constant, fo.Euler()),
+    "awb": _adam(WITHOUT_CORRECTION, "MVA", "awb_ode"),
+    "adam": _adam(WITH_CORRECTION, "TMVA", "adam_ode"),
+    "gd_em": _descent(_decrease),
+    "momentum_em": _momentum(_decrease, EULER_AVERAGE),
+    "lc_gd": _descent(_dissipation(growth=1e4)),
+    "lc_gd_restart": _descent(_dissipation(restart=True)),
+    "lc_gd_moderate": _descent(_dissipation(growth=2.0)),
+    "lc_momentum": _momentum(
+        _dissipation(dissipation=0.125, growth=1e4, largest_step=0.5), EULER_AVERAGE, 2.0
+    ),
+    "gradient_flow": _ode(fo.flows.gradient_flow),
+    "momentum_ode": _ode(fo.flows.momentum_ema),
+    "awb_ode": _ode(
+        lambda: fo.Flow.from_text(
+            WITHOUT_CORRECTION,
+            name="adam without bias correction",
+            momentum_rate=1.0,
+            square_rate=FORGETS_SQUARE / FORGETS,
+            floor=INSIDE_THE_ROOT,
+        )
+    ),
+    "adam_ode": _ode(
+        lambda: fo.flows.adam(momentum_rate=1.0, square_rate=FORGETS_SQUARE / FORGETS)
+    ),
+}
+USUAL_STEP = 0.1
+
+
+def method(specification: str) -> Method:
+    """What a specification stands for.
+
+    Args:
+        specification: NAME or NAME@STEP with a name of `METHODS`; else what
+            `studies.common.candidates` reads, such as "heavy_ball:BAOAB@0.3", and "+lyapunov" or
+            "+error" after it where that control of the registry is to choose the steps.
+
+    Raises:
+        FlowoptError: It stands for nothing, or its parts do not fit.
+    """
+    text = specification.strip()
+    name, at, step = text.partition("@")
+    if name in METHODS:
+        step_size = step_size_of(step if at else None) or USUAL_STEP
+        return replace(METHODS[name](step_size), name=text)
+    return _of_the_registry(text)
+
+
+def _of_the_registry(text: str) -> Method:
+    optimizer, plus, control = text.partition("+")
+    try:
+        found = candidate(optimizer)
+    except ConfigurationError as error:
+        raise ConfigurationError(f"{error}; basins knows {', '.join(METHODS)} too") from error
+    if not plus:
+        chosen = fo.Constant(found.step_size)
+    elif control in CONTROLS:
+        chosen = CONTROLS[control](found.step_size)
+    else:
+        raise ConfigurationError(unknown_name("control", control, CONTROLS))
+    chosen.check(found.flow, found.scheme)
+    return Method(text, found.flow, found.scheme, chosen, FINE)

@@ -1,0 +1,157 @@
+"""Class probabilities of random starts beside the author's records, cell by cell."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+
+import numpy as np
+import xarray as xr
+
+import flowopt as fo
+from flowopt.diagnostics.basins import ELSEWHERE, LOST, UNFINISHED
+from studies.basins.author import RECORDS, Record
+from studies.basins.config import Config
+from studies.basins.maps import ends, landmarks, problem, uniform
+from studies.basins.methods import method
+from studies.common.tables import markdown_table
+
+# Standard errors of a difference of two shares beyond which it is flagged.
+MOST_ERRORS = 4.0
+HEADER = ("problem", "method", "end", "author / %", "ours / %", "errors", "steps", "cost")
+CLASSES = ("lost", "unfinished", "elsewhere")
+
+
+def records(config: Config) -> list[Record]:
+    """Those of the problems that the configuration asks for."""
+    return [record for record in RECORDS if record.problem in config.records]
+
+
+def unit_name(record: Record) -> str:
+    """Of the unit in which a record is computed anew."""
+    return f"table {record.problem} {record.method}"
+
+
+def units(config: Config) -> Mapping[str, Callable[[], xr.Dataset]]:
+    """One for each record."""
+    return {
+        unit_name(record): lambda record=record: _counted(record, config)
+        for record in records(config)
+    }
+
+
+def _counted(record: Record, config: Config) -> xr.Dataset:
+    landscape, chosen = problem(record.problem), method(record.method)
+    if record.tolerance is not None:
+        chosen = replace(chosen, tolerance=record.tolerance)
+    start = uniform(-record.half_width, record.half_width, config.starts, config.seed)
+    found = ends(chosen, landscape, start)
+    labels = found.label.values
+    known = landmarks(landscape).points.tolist()
+    numbers = [known.index([float(x) for x in point]) for point in record.points]
+    codes = [*numbers, LOST, UNFINISHED, ELSEWHERE]
+    count = [int((labels == code).sum()) for code in codes]
+    if record.together:
+        position = len(numbers)
+        count[position] += count[position + 1]
+        count[position + 1] = 0
+    steps = [found.steps.values[labels == code] for code in codes]
+    cost = [found.cost.values[labels == code] for code in codes]
+    return xr.Dataset(
+        {
+            "count": ("end", count),
+            "steps": ("end", [_mean(values) for values in steps]),
+            "cost": ("end", [_mean(values) for values in cost]),
+        },
+        {"end": [*(_text(point) for point in record.points), *CLASSES]},
+    )
+
+
+def _mean(values: np.ndarray) -> float:
+    return float(values.mean()) if len(values) else math.nan
+
+
+def _text(point: tuple[float, float]) -> str:
+    return f"({point[0]:g}, {point[1]:g})"
+
+
+def joined(found: Mapping[str, xr.Dataset], config: Config) -> xr.Dataset:
+    """One row per cell: "table_author" and "table_ours" in percent, "table_errors" between."""
+    rows = []
+    for record in records(config):
+        unit = found[unit_name(record)]
+        theirs = [*record.shares, record.lost, record.unfinished, math.nan]
+        for percent, cell in zip(theirs, unit.end.values, strict=True):
+            one = unit.sel(end=cell)
+            if math.isnan(percent):
+                continue
+            ours = 100.0 * int(one["count"]) / config.starts
+            errors = standard_errors(ours, config.starts, percent, record.starts)
+            numbers = (percent, ours, errors, float(one.steps), float(one.cost))
+            rows.append((record.problem, record.method, str(cell), *numbers))
+    columns = list(zip(*rows, strict=True))
+    names = ("problem", "method", "end", "author", "ours", "errors", "steps", "cost")
+    return xr.Dataset(
+        {
+            f"table_{name}": ("table_cell", list(column))
+            for name, column in zip(names, columns, strict=True)
+        }
+    )
+
+
+def standard_errors(first: float, first_count: int, second: float, second_count: int) -> float:
+    """Difference of two shares, in percent, in units of its standard error if both are one."""
+    pooled = (first * first_count + second * second_count) / (first_count + second_count) / 100
+    variance = pooled * (1 - pooled) * (1 / first_count + 1 / second_count)
+    return (first - second) / 100 / math.sqrt(variance) if variance > 0 else 0.0
+
+
+def exceptions(arrays: xr.Dataset) -> xr.Dataset:
+    """The cells that differ by more than chance allows."""
+    return arrays.isel(table_cell=np.flatnonzero(np.abs(arrays.table_errors) > MOST_ERRORS))
+
+
+def section(arrays: xr.Dataset, config: Config) -> str:
+    """The table, how many cells are beyond the bar, and why."""
+    cells = arrays.sizes["table_cell"]
+    wrong = exceptions(arrays)
+    rows = [_row(arrays.isel(table_cell=i)) for i in range(cells)]
+    flagged = {
+        (str(p), str(m))
+        for p, m in zip(wrong.table_problem.values, wrong.table_method.values, strict=True)
+    }
+    notes = [
+        f"- {record.problem}, {record.method}: {record.note or 'not explained.'}"
+        for record in records(config)
+        if record.note or (record.problem, record.method) in flagged
+    ]
+    one = fo.diagnostics.binomial_interval(config.starts // 4, config.starts)
+    return (
+        f"## Class probabilities beside the author's records\n\n"
+        f"{config.starts} random starts (95 % interval of a quarter: {100 * one.low:.1f} to "
+        f"{100 * one.high:.1f} %) against 10000 of the author's. {wrong.sizes['table_cell']} of "
+        f"{cells} cells differ by more than {MOST_ERRORS:g} standard errors, marked *. Steps and "
+        "cost (forward-equivalents: loss 1, gradient 3) are means of ours.\n\n"
+        + markdown_table(HEADER, rows, right=set(HEADER) - {"problem", "method", "end"})
+        + ("\n\n" + "\n".join(notes) if notes else "")
+    )
+
+
+def _row(cell: xr.Dataset) -> tuple[str, ...]:
+    errors = float(cell.table_errors)
+    mark = " *" if abs(errors) > MOST_ERRORS else ""
+    return (
+        str(cell.table_problem.item()),
+        str(cell.table_method.item()),
+        str(cell.table_end.item()),
+        f"{float(cell.table_author):.2f}",
+        f"{float(cell.table_ours):.2f}",
+        f"{errors:+.1f}{mark}",
+        _whole(float(cell.table_steps)),
+        _whole(float(cell.table_cost)),
+    )
+
+
+def _whole(value: float) -> str:
+    return "–" if math.isnan(value) else f"{value:.0f}"
