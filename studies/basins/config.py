@@ -15,6 +15,7 @@ METHODS = (
     "momentum@0.1",
     "awb@0.1",
     "adam@0.1",
+    "er@0.1",
     "gd_em@0.1",
     "momentum_em@0.1",
     "lc_gd@0.1",
@@ -43,7 +44,9 @@ class Config:
     """
 
     parts: tuple[str, ...] = PARTS
-    records: tuple[str, ...] = ("poly_two", "poly_three", "poly_four", "poly_five")
+    records: tuple[str, ...] = (
+        *("poly_two", "poly_three", "poly_four", "poly_five", "cloche", "rat_two"),
+    )
     starts: int = 10_000
     problems: tuple[str, ...] = ("poly_two", "poly_three")
     methods: tuple[str, ...] = METHODS

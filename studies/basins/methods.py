@@ -121,10 +121,21 @@ def _decrease(step_size: float) -> fo.LyapunovControl:
     )
 
 
+def _author_error(step_size: float) -> fo.ElementaryControl:
+    """The step grows without bound, as in the records."""
+    return fo.ElementaryControl(first_step=step_size, largest_growth=math.inf)
+
+
 def _dissipation(**settings: float):
     return lambda step_size: fo.LyapunovControl(first_step=step_size, **settings)
 
 
+def _hagan_menhaj(step_size: float) -> fo.control.Damping:
+    """Damping falls tenfold where the loss does, else rises tenfold."""
+    return fo.control.Damping(fo.control.HaganMenhaj(), damping=1.0 / step_size)
+
+
+GAUSS_NEWTON = fo.LinearlyImplicitEuler(gauss_newton=True)
 EULER_AVERAGE = fo.Splitting("MA", maps={"M": "euler"})
 
 METHODS: Mapping[str, Callable[[float], Method]] = {
@@ -133,6 +144,9 @@ METHODS: Mapping[str, Callable[[float], Method]] = {
     "momentum_euler": _momentum(fo.Constant, fo.Euler()),
     "awb": _adam(WITHOUT_CORRECTION, "MVA", "awb_ode"),
     "adam": _adam(WITH_CORRECTION, "TMVA", "adam_ode"),
+    "er": _descent(_author_error, fo.EulerRichardson("author")),
+    "lm_base": _descent(fo.Constant, GAUSS_NEWTON),
+    "lm": _descent(_hagan_menhaj, GAUSS_NEWTON),
     "gd_em": _descent(_decrease),
     "momentum_em": _momentum(_decrease, EULER_AVERAGE),
     "lc_gd": _descent(_dissipation(growth=1e4)),

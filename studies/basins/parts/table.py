@@ -73,7 +73,7 @@ def _mean(values: np.ndarray) -> float:
 
 
 def _text(point: tuple[float, float]) -> str:
-    return f"({point[0]:g}, {point[1]:g})"
+    return f"({point[0]:.3g}, {point[1]:.3g})"
 
 
 def joined(found: Mapping[str, xr.Dataset], config: Config) -> xr.Dataset:
@@ -81,7 +81,7 @@ def joined(found: Mapping[str, xr.Dataset], config: Config) -> xr.Dataset:
     rows = []
     for record in records(config):
         unit = found[unit_name(record)]
-        theirs = [*record.shares, record.lost, record.unfinished, math.nan]
+        theirs = [*record.shares, record.lost, record.unfinished, record.elsewhere]
         for percent, cell in zip(theirs, unit.end.values, strict=True):
             one = unit.sel(end=cell)
             if math.isnan(percent):
