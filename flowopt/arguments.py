@@ -13,14 +13,17 @@ SEEDS = 2**63
 
 def real_tensor(what: str, value: object, error: type[FlowoptError] = ConfigurationError) -> Tensor:
     """A real number, or a tensor of them, as float64; raises the error for anything else."""
-    message = f"{what} is a real number or a tensor of them, got {value!r}"
+
+    def misfit() -> FlowoptError:
+        return error(f"{what} is a real number or a tensor of them, got {value!r}")
+
     tensor = isinstance(value, Tensor)
     if isinstance(value, bool) or (tensor and (value.is_complex() or value.dtype == torch.bool)):
-        raise error(message)
+        raise misfit()
     try:
         return torch.as_tensor(value, dtype=torch.float64)
     except (TypeError, ValueError, RuntimeError) as reason:
-        raise error(message) from reason
+        raise misfit() from reason
 
 
 def check_seed(seed: object) -> None:

@@ -56,7 +56,7 @@ MAY_IMPORT["flowopt"] = set(MAY_IMPORT) - {"registry"}
 # Parts that see fewer of flowopt's dependencies than the others.
 ONLY_EXTERNAL = {"errors": set(), "core": {"torch"}, "symbolic": {"sympy"}}
 # "torch only in generated code": the file that prints it holds the namespace in which it runs.
-PRINTS_TORCH_CODE = "flowopt/symbolic/printer.py"
+PRINTS_TORCH_CODE = "flowopt/symbolic/printing/torch_code.py"
 # Extras that may be imported inside a function: Solution.to_xarray, progress bars.
 ONLY_INSIDE_FUNCTIONS = {"tqdm", "xarray"}
 NEVER_IN_FLOWOPT = {"argparse", "matplotlib", "studies"}

@@ -12,7 +12,7 @@ from flowopt.flows import EquationFlow
 from flowopt.flows.decay import with_l2
 from flowopt.schemes import Splitting
 from flowopt.symbolic.language import Equations, symbol
-from flowopt.symbolic.printer import compile_formulas
+from flowopt.symbolic.printing.torch_code import compile_formulas
 
 # A rate per step of which exp(−rate) is zero in float64.
 AT_ONCE = 1000

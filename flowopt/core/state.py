@@ -12,6 +12,10 @@ from flowopt.errors import CompatibilityError
 Leaves = tuple[Tensor, ...]
 
 
+class Owned(tuple):
+    """Leaves whose tensors a step may write over; nobody asks for what was in them."""
+
+
 def lift(scalar: Tensor, leaf: Tensor) -> Tensor:
     """A scalar per trajectory, (*batch,), in the dtype of a leaf (*batch, *shape) and beside it."""
     missing = leaf.ndim - scalar.ndim

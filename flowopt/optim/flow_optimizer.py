@@ -29,10 +29,10 @@ from flowopt.optim.gradients import GradientOracle, check_dense, complex_view, r
 from flowopt.optim.storage import END_LOSS, carried_gradient, store, stored_state
 from flowopt.optim.tensors import Elements, offsets_of
 from flowopt.optim.torch_state import is_of_torch
-from flowopt.optim.updates import NativeSteps, Plan, advanced
+from flowopt.optim.updates import NativeSteps, Plan, Plans, Prepared, advanced
 
 # What torch would drop from copies.
-KEPT = ("flow", "scheme", "_equations", "_complex")
+KEPT = ("flow", "scheme", "_equations", "_complex", "_foreach")
 
 
 class FlowOptimizer(torch.optim.Optimizer):
@@ -42,8 +42,9 @@ class FlowOptimizer(torch.optim.Optimizer):
     step. It may have a `flow` of its own, and `letters`: what letters of the word mean to it,
     as in {"params": …, "flow": adaptive_langevin(…), "letters": {"O": "CDEDC"}}.
 
-    Equal to `integrate` on the same gradients. A scheme that ends with a gradient (BAOAB) keeps it
-    for the next step, so parameters are not to be changed by hand between its steps.
+    Equal to `integrate` on the same gradients, to the last bit with foreach=False. A scheme that
+    ends with a gradient (BAOAB) keeps it for the next step, so parameters are not to be changed by
+    hand between its steps.
 
     Args:
         params: Parameters, named parameters or groups, as for torch.optim.
@@ -53,7 +54,8 @@ class FlowOptimizer(torch.optim.Optimizer):
         lr: Step size h, time per step; a float or a 0-d tensor.
         maximize: Whether to climb.
         seed: Of the noise; None takes `torch.initial_seed()`.
-        foreach: Only None and False: leaves are stepped one by one.
+        foreach: False steps tensors one by one; None and True all at once and in place, by torch's
+            operations over lists, where formula and scheme allow it.
         differentiable: Whether autograd follows the steps: parameters are then no leaves of it.
         compile: Whether to step all tensors of a group by one native kernel, in place: float32 and
             float64 on the CPU, schemes that need no closure, flows without `total`.
@@ -93,13 +95,11 @@ class FlowOptimizer(torch.optim.Optimizer):
     def _start(self, params: Iterable, defaults: dict, foreach: object, compile: object) -> None:
         if compile and defaults["differentiable"]:
             raise CompatibilityError("autograd does not follow a kernel: leave out compile=True")
-        if foreach:
-            raise CompatibilityError(
-                f"foreach={foreach}: this version steps leaves one by one in eager torch, or all "
-                "of them by compile=True; leave it out"
-            )
+        if foreach and defaults["differentiable"]:
+            raise CompatibilityError("autograd does not follow foreach: leave out foreach=True")
+        self._foreach = foreach is not False and not defaults["differentiable"]
         self._native = NativeSteps() if compile else None
-        self._complex = False
+        self._complex, self._plans = False, Plans()
         self._equations: list[Equation] = []
         self._joint: JointSteps | None = None
         if defaults["seed"] is None:
@@ -112,7 +112,8 @@ class FlowOptimizer(torch.optim.Optimizer):
         kept = {name: self.__dict__[name] for name in KEPT}
         native = None if self._native is None else NativeSteps()
         joint = None if self._joint is None else JointSteps()
-        return {**super().__getstate__(), **kept, "_native": native, "_joint": joint}
+        made_again = {"_native": native, "_joint": joint, "_plans": Plans()}
+        return {**super().__getstate__(), **kept, **made_again}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Continues where a state dict of the same flow was taken, noise included.
@@ -272,23 +273,27 @@ class FlowOptimizer(torch.optim.Optimizer):
         loss: Tensor | None,
     ) -> None:
         check_dense(parameter.grad for parameter in parameters)
-        group = self.param_groups[place]
-        flow, scheme, step_size = self._plan(place)
-        if closure is None and not scheme.closure_free(flow):
+        group, prepared = self.param_groups[place], self._prepared(place)
+        plan = prepared.plan
+        flow, scheme = plan.flow, plan.scheme
+        closure_free = scheme.closure_free(flow)
+        if closure is None and not closure_free:
             raise CompatibilityError(remedy(flow, scheme))
-        check_loss(flow, loss is None and flow.uses_loss)
-        sign = -1.0 if group["maximize"] else 1.0
+        check_loss(flow, loss is None and prepared.uses_loss)
+        sign = -1.0 if plan.maximize else 1.0
         oracle = GradientOracle(parameters, sign, closure, remedy(flow, scheme))
         seed = torch.tensor(group["seed"] % 2**63)
         noise = PhiloxNoise(seed, torch.tensor(0), tuple(offsets.tolist()))
-        plan = Plan(flow, scheme, step_size, Constant(step_size), bool(group["maximize"]))
         evaluation = oracle.read(loss)
         places = self._places(parameters)
         if (gradient := carried_gradient(places)) is not None:
             evaluation = Evaluation(evaluation.loss, gradient)
         later = self.scheme.regular_start
-        state = stored_state(group, places, parameters, flow, evaluation, later, step_size)
-        if not scheme.closure_free(flow):
+        in_place = self._foreach and closure_free
+        state = stored_state(
+            group, places, parameters, flow, evaluation, later, plan.step_size, in_place
+        )
+        if not closure_free:
             # Closures write into parameters and gradients in mid-step; the start stays.
             state = state.map(torch.clone)
             gradient = tuple(leaf.clone() for leaf in evaluation.gradient)
@@ -306,10 +311,7 @@ class FlowOptimizer(torch.optim.Optimizer):
         loss: Tensor | None,
     ) -> None:
         """The same step by a kernel, in place."""
-        group = self.param_groups[place]
-        values = tuple([group[name] for name in self._settings(place)])
-        values = *values, group["maximize"]
-        prepared = native.prepared(place, values, lambda: self._planned(place))
+        group, prepared = self.param_groups[place], self._prepared(place)
         plan, names, scalars = prepared.plan, prepared.names, prepared.scalars
         check_loss(plan.flow, loss is None and prepared.uses_loss)
         places = self._places(parameters) if names else []
@@ -356,10 +358,16 @@ class FlowOptimizer(torch.optim.Optimizer):
         """What a plan is made of, by its names in a group."""
         return ("lr", *self._equations[place].flow.hyperparameters)
 
-    def _planned(self, place: int) -> Plan:
-        flow, scheme, step_size = self._plan(place)
-        maximize = bool(self.param_groups[place]["maximize"])
-        return Plan(flow, scheme, step_size, Constant(step_size), maximize)
+    def _prepared(self, place: int) -> Prepared:
+        """The plan of a group, made again when its values change."""
+        group = self.param_groups[place]
+        values = tuple([group[name] for name in self._settings(place)])
+
+        def plan() -> Plan:
+            flow, scheme, step_size = self._plan(place)
+            return Plan(flow, scheme, step_size, Constant(step_size), bool(group["maximize"]))
+
+        return self._plans.prepared(place, (*values, group["maximize"]), plan)
 
     def _places(self, parameters: Sequence[Tensor]) -> list[dict[str, Any]]:
         """Where torch keeps what belongs to parameters."""

@@ -1,6 +1,6 @@
 """The oracle of an optimizer: gradients that a training loop left in the parameters."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 
 import torch
 from torch import Tensor
@@ -20,6 +20,13 @@ def check_dense(gradients: Iterable[Tensor]) -> None:
 def real_view(tensor: Tensor) -> Tensor:
     """A complex tensor as a real one, (*shape, 2), in the same memory; others as they are."""
     return torch.view_as_real(tensor.resolve_conj()) if tensor.is_complex() else tensor
+
+
+def real_views(tensors: Sequence[Tensor]) -> list[Tensor]:
+    """Tensors, the complex ones as real ones."""
+    if any(map(torch.is_complex, tensors)):
+        return [real_view(tensor) for tensor in tensors]
+    return list(tensors)
 
 
 def complex_view(leaf: Tensor, like: Tensor) -> Tensor:
@@ -50,8 +57,7 @@ class GradientOracle:
 
     def read(self, loss: Tensor | float | None) -> Evaluation:
         """The gradients that are there."""
-        follow = torch.is_grad_enabled()
-        gradient = tuple(real_view(p.grad if follow else p.grad.detach()) for p in self._parameters)
+        gradient = tuple(real_views([parameter.grad for parameter in self._parameters]))
         if self._sign < 0:
             gradient = tuple(-leaf for leaf in gradient)
         value = torch.nan if loss is None else self._sign * torch.as_tensor(loss).detach()

@@ -7,9 +7,9 @@ import torch
 from torch import Tensor
 
 from flowopt.core.evaluation import Evaluation
-from flowopt.core.state import Leaves, State
+from flowopt.core.state import Leaves, Owned, State
 from flowopt.flows import EquationFlow
-from flowopt.optim.gradients import complex_view, real_view
+from flowopt.optim.gradients import complex_view, real_view, real_views
 from flowopt.stepper import Carry
 
 # Kept between steps by schemes that end with a gradient.
@@ -35,6 +35,7 @@ def stored_state(
     evaluation: Evaluation,
     later: bool,
     step_size: Tensor,
+    in_place: bool = False,
 ) -> State:
     """The state that `store` put away; where there is none, the flow's initial state.
 
@@ -46,10 +47,11 @@ def stored_state(
         evaluation: At the parameters; a start value may need it.
         later: Whether a flow that is singular at time 0 starts shortly after.
         step_size: Of the first step.
+        in_place: Whether the step may write over parameters and what is stored.
     """
     # Where autograd follows, what it has seen is not written over.
     follow = torch.is_grad_enabled()
-    position = tuple(real_view(p.clone() if follow else p.detach()) for p in parameters)
+    position = tuple(real_views([p.clone() for p in parameters] if follow else parameters))
     step = torch.tensor(group.get("step", 0))
     names = [name for name in flow.variables if name != "theta"]
     variables = {
@@ -63,11 +65,13 @@ def stored_state(
         time = float(fresh.time)
         for name, leaves in variables.items():
             pairs = zip(leaves, fresh.variables[name], strict=True)
-            variables[name] = [new if leaf is None else leaf for leaf, new in pairs]
+            # A start value may be the gradient itself.
+            variables[name] = [new.clone() if leaf is None else leaf for leaf, new in pairs]
         for name, value in scalars.items():
             scalars[name] = float(fresh.scalars[name]) if value is None else value
+    kind = Owned if in_place else tuple
     return State(
-        {"theta": position, **{name: tuple(leaves) for name, leaves in variables.items()}},
+        {"theta": kind(position), **{name: kind(leaves) for name, leaves in variables.items()}},
         {name: torch.tensor(value, dtype=torch.float64) for name, value in scalars.items()},
         torch.tensor(group.get("time", time), dtype=torch.float64),
         step,
@@ -79,16 +83,17 @@ def store(
 ) -> None:
     """Writes parameters, variables, and what is live."""
     state = carry.state
-    for index, (parameter, place) in enumerate(zip(parameters, places, strict=True)):
-        parameter.copy_(complex_view(state.position[index], parameter))
-        for name, leaves in state.variables.items():
-            if name != "theta":
-                place[name] = complex_view(leaves[index], parameter)
-        if carry.evaluation is not None:
-            place[CARRIED] = complex_view(carry.evaluation.gradient[index], parameter)
+    written = {name: leaves for name, leaves in state.variables.items() if name != "theta"}
     if carry.evaluation is not None:
+        written[CARRIED] = carry.evaluation.gradient
         sign = -1.0 if group["maximize"] else 1.0
         group[END_LOSS] = sign * carry.evaluation.loss.item()
+    if not isinstance(state.position, Owned):
+        for parameter, leaf in zip(parameters, state.position, strict=True):
+            parameter.copy_(complex_view(leaf, parameter))
+    for name, leaves in written.items():
+        for place, parameter, leaf in zip(places, parameters, leaves, strict=True):
+            place[name] = complex_view(leaf, parameter)
     group["time"], group["step"] = state.time.item(), state.step.item()
     for name, value in state.scalars.items():
         group[name] = value.item()

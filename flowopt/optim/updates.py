@@ -54,21 +54,6 @@ class NativeSteps:
         """See the class."""
         self._updates: dict[tuple, tuple[Update, Plan]] = {}
         self._tensors: dict[tuple, Tensors] = {}
-        self._plans: dict[int, tuple[tuple, Prepared]] = {}
-
-    def prepared(self, place: int, values: tuple, make: Callable[[], Plan]) -> "Prepared":
-        """The plan of a group, made again when its values change."""
-        known = self._plans.get(place)
-        if known is None or known[0] != values:
-            plan = make()
-            hyperparameters = plan.flow.hyperparameters.values()
-            settings = [*(value.item() for value in hyperparameters), plan.step_size.item()]
-            names = [name for name in plan.flow.variables if name != "theta"]
-            uses_loss = plan.flow.uses_loss
-            known = values, Prepared(plan, settings, names, plan.flow.scalars, uses_loss)
-            if all(_plain(value) for value in values):
-                self._plans[place] = known
-        return known[1]
 
     def step(
         self,
@@ -149,6 +134,28 @@ class Prepared(NamedTuple):
     names: list[str]
     scalars: tuple[str, ...]
     uses_loss: bool
+
+
+class Plans:
+    """The plans of an optimizer's groups; all of them can be made again."""
+
+    def __init__(self):
+        """See the class."""
+        self._plans: dict[int, tuple[tuple, Prepared]] = {}
+
+    def prepared(self, place: int, values: tuple, make: Callable[[], Plan]) -> Prepared:
+        """The plan of a group, made again when its values change."""
+        known = self._plans.get(place)
+        if known is None or known[0] != values:
+            plan = make()
+            hyperparameters = plan.flow.hyperparameters.values()
+            settings = [*(value.item() for value in hyperparameters), plan.step_size.item()]
+            names = [name for name in plan.flow.variables if name != "theta"]
+            uses_loss = plan.flow.uses_loss
+            known = values, Prepared(plan, settings, names, plan.flow.scalars, uses_loss)
+            if all(_plain(value) for value in values):
+                self._plans[place] = known
+        return known[1]
 
 
 def _plain(value: object) -> bool:

@@ -42,7 +42,9 @@ def test_a_network_moves_as_under_integrate(flow, word):
         flow, fo.Splitting(word), problem, problem.start(), step_size=1e-3, steps=50
     )
     module = small_network()
-    optimizer = FlowOptimizer(module.parameters(), flow, fo.Splitting(word), lr=1e-3, seed=0)
+    optimizer = FlowOptimizer(
+        module.parameters(), flow, fo.Splitting(word), lr=1e-3, seed=0, foreach=False
+    )
     assert_identical(train(module, optimizer, steps=50), flat_position(solution.position))
 
 

@@ -91,7 +91,7 @@ def test_groups_move_as_blocks_under_integrate(word, lr):
     module, (inputs, targets) = small_network(), small_data()
     letters = {"O": "CDEDC"}
     groups = groups_of(module, {"flow": THERMOSTAT, "letters": letters, "lr": lr})
-    optimizer = FlowOptimizer(groups, LANGEVIN, fo.Splitting(word), lr=0.2, seed=0)
+    optimizer = FlowOptimizer(groups, LANGEVIN, fo.Splitting(word), lr=0.2, seed=0, foreach=False)
     for _ in range(10):
         optimizer.step(closure_of(module, optimizer, inputs, targets))
     problem = fo.problems.network(small_network(), cross_entropy, (inputs, targets))

@@ -54,12 +54,6 @@ def test_an_unknown_argument_is_refused():
         fo.optim.Adam(small_network().parameters(), learning_rate=1e-3)
 
 
-@pytest.mark.parametrize("option", ["foreach"])
-def test_what_this_version_lacks_is_refused(option):
-    with pytest.raises(fo.CompatibilityError, match=f"{option}=True"):
-        fo.optim.Adam(small_network().parameters(), **{option: True})
-
-
 def test_a_sparse_gradient_is_refused():
     table = nn.Embedding(4, 2, sparse=True)
     table(torch.tensor([1])).sum().backward()

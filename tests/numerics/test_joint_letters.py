@@ -10,7 +10,7 @@ from scipy.linalg import expm, solve_discrete_lyapunov
 from torch.testing import assert_close
 
 import flowopt as fo
-from flowopt.symbolic.printer import evaluate_phi
+from flowopt.symbolic.printing.torch_code import evaluate_phi
 from tests.reference.affine import affine_map
 
 FREE = """

@@ -13,7 +13,7 @@ from flowopt.symbolic.energy import Energy
 from flowopt.symbolic.functions import curvature, laplacian, total
 from flowopt.symbolic.language import LOSS, STEP_SIZE, Equations, channel, g, theta
 from flowopt.symbolic.maps import LetterMap, letter_map
-from flowopt.symbolic.printer import Compiled, compile_formulas
+from flowopt.symbolic.printing.torch_code import Compiled, compile_formulas
 from flowopt.symbolic.tangent import PREFIX, drift_along
 
 

@@ -14,7 +14,7 @@ from flowopt.flows.equations.formulas import evaluate_formulas, evaluate_scalars
 from flowopt.symbolic.energy import declared_dissipation, energy_of, energy_rate
 from flowopt.symbolic.functions import curvature, laplacian
 from flowopt.symbolic.language import Equations, theta
-from flowopt.symbolic.printer import Compiled
+from flowopt.symbolic.printing.torch_code import Compiled
 
 
 # A control asks for its flow's energy at every step, with other hyperparameters each time.

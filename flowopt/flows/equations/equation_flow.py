@@ -27,8 +27,8 @@ from flowopt.flows.equations.hyperparameters import checked_hyperparameters
 from flowopt.flows.equations.running import later_time, run_code, start_state
 from flowopt.symbolic.energy import energy_rate
 from flowopt.symbolic.language import LOSS, Equations, Term, g, theta
-from flowopt.symbolic.latex import latex
 from flowopt.symbolic.noise import NoiseKind, noise_kind
+from flowopt.symbolic.printing.latex import latex
 from flowopt.symbolic.tangent import is_symmetric, steep_at_start
 from flowopt.symbolic.text import check_names, parse
 

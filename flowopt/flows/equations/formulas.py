@@ -5,8 +5,8 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
-from flowopt.core.state import Leaves, lift, sum_elements
-from flowopt.symbolic.printer import Compiled
+from flowopt.core.state import Leaves, Owned, lift, sum_elements
+from flowopt.symbolic.printing.torch_code import Compiled
 
 
 def evaluate_formulas(
@@ -14,6 +14,7 @@ def evaluate_formulas(
     scalars: Mapping[str, Tensor],
     leaves: Mapping[str, Leaves],
     batch_dimensions: int,
+    in_place: bool = False,
 ) -> tuple[Leaves, ...]:
     """Values of elementwise formulas.
 
@@ -22,6 +23,7 @@ def evaluate_formulas(
         scalars: Name → (*batch,), float64.
         leaves: Name → leaves (*batch, *shape); `theta` gives their number and shapes.
         batch_dimensions: Length of the batch shape.
+        in_place: Whether the values may be written over those of the variables of their names.
 
     Returns:
         For each formula, one tensor per leaf of θ.
@@ -29,6 +31,10 @@ def evaluate_formulas(
     scalars = _with_sums(compiled, scalars, leaves, batch_dimensions)
     coefficients = compiled.coefficients(*(scalars[name] for name in compiled.scalar_arguments))
     arguments = [leaves[name] for name in compiled.leaf_arguments]
+    if in_place and compiled.update_lists is not None:
+        numbers = [torch.as_tensor(value).item() for value in coefficients]
+        written = [leaves[name] for name in compiled.written]
+        return tuple(map(Owned, compiled.update_lists(*arguments, *numbers, *written)))
     lifted: dict = {}
     results = []
     for index, template in enumerate(leaves["theta"]):

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from flowopt.core.interfaces import Evaluate
-from flowopt.core.state import Leaves, State
+from flowopt.core.state import Leaves, Owned, State
 from flowopt.flows.equations.code import Code, start_code, time_code
 from flowopt.flows.equations.formulas import evaluate_formulas, evaluate_scalars
 from flowopt.symbolic.language import Equations, theta
@@ -51,7 +51,9 @@ def run_code(
     batch_dimensions = state.time.ndim
     values, scalar_values = (), ()
     if code.elementwise:
-        values = evaluate_formulas(code.elementwise, scalars, leaves, batch_dimensions)
+        # Letters give new values, other codes tangents.
+        in_place = code.map is not None and isinstance(state.position, Owned)
+        values = evaluate_formulas(code.elementwise, scalars, leaves, batch_dimensions, in_place)
     if code.scalar:
         scalar_values = evaluate_scalars(code.scalar, scalars, leaves, batch_dimensions)
     return (

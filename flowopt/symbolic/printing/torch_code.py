@@ -5,11 +5,13 @@ block) is computed once per step in float64, the *coefficients*; what is left is
 element in the dtype of the leaf.
 """
 
+import inspect
 import itertools
 import linecache
 import math
 from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 
 import sympy
 import torch
@@ -18,6 +20,7 @@ from torch import Tensor
 
 from flowopt.errors import DefinitionError
 from flowopt.symbolic.functions import phi, phi1, total
+from flowopt.symbolic.printing.lists import ListPrinter, UnlistedError
 
 UNARY = {
     sympy.sign: "torch.sign",
@@ -214,6 +217,7 @@ class Compiled:
         leaf_arguments: Names of the leaves that `update` takes, in order.
         scalar_arguments: Names of the scalars that `coefficients` takes, in order.
         source: The printed code.
+        formulas: What `update` computes: common parts, then the value of each variable.
     """
 
     sums: tuple[tuple[str, "Compiled"], ...]
@@ -222,6 +226,30 @@ class Compiled:
     leaf_arguments: tuple[str, ...]
     scalar_arguments: tuple[str, ...]
     source: str
+    formulas: tuple[list[tuple[sympy.Symbol, sympy.Expr]], dict[str, sympy.Expr]]
+
+    @cached_property
+    def update_lists(self) -> Callable | None:
+        """`update` for whole lists of tensors, the new values written over the old ones.
+
+        Takes the leaf arguments, the coefficients as numbers, then the leaves in `written`. None
+        where torch has no operation over lists for a formula.
+        """
+        shared, results = self.formulas
+        names = {*self.leaf_arguments, *results}
+        symbols = {name: sympy.Symbol(name, real=True) for name in names}
+        try:
+            new_values = {symbols[name]: formula for name, formula in results.items()}
+            lines = ListPrinter(symbols.values()).update(shared, new_values)
+        except UnlistedError:
+            return None
+        arguments = (*inspect.signature(self.update).parameters, *self.written)
+        return compile_function("lists", "update_lists", arguments, lines)[0]
+
+    @property
+    def written(self) -> tuple[str, ...]:
+        """Leaves that get values which do not depend on them."""
+        return tuple(name for name in self.formulas[1] if name not in self.leaf_arguments)
 
 
 class _Hoist:
@@ -285,6 +313,7 @@ def compile_formulas(
         leaf_arguments=leaf_arguments,
         scalar_arguments=coefficient_names,
         source=f"{coefficient_source}\n{source}",
+        formulas=(shared, dict(zip(formulas, results, strict=True))),
     )
 
 

@@ -1,0 +1,1 @@
+"""Formulas as text: torch code for tensors and for lists of them, and LaTeX."""
