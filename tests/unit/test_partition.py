@@ -87,6 +87,15 @@ def test_a_word_covers_what_all_blocks_have():
     fo.Splitting("BACDEOEDCAB").check(two())
 
 
+def test_a_block_has_a_word_of_its_own():
+    flow = two(letters={"first": {"O": "CDEDC"}})
+    assert flow.word("first", "AOAB") == "ACDEDCAB"
+    assert flow.word("second", "(AO)B(AO)") == "(AO)B(AO)"
+    for block, word in (("third", "AOAB"), ("first", "aoab")):
+        with pytest.raises(fo.PartitionError, match="give one of the blocks"):
+            flow.word(block, word)
+
+
 def test_letters_that_mean_several_do_not_move_jointly():
     flow = two(letters={"first": {"O": "CDEDC"}})
     with pytest.raises(fo.CompatibilityError, match="mean one letter each"):

@@ -10,7 +10,8 @@ from flowopt.core.evaluation import Evaluation
 from flowopt.core.interfaces import Evaluate, LetterMove, Noise, Wiener
 from flowopt.core.partition import Partition
 from flowopt.core.state import Leaves, State
-from flowopt.errors import CompatibilityError, DefinitionError
+from flowopt.core.word import groups_of, is_word
+from flowopt.errors import CompatibilityError, DefinitionError, PartitionError
 from flowopt.flows.equations.equation_flow import EquationFlow
 from flowopt.flows.partitioned.energy import PartitionedEnergy, joint_energies
 from flowopt.flows.partitioned.meanings import (
@@ -185,14 +186,19 @@ class PartitionedFlow:
             for own in part.flow.wiener
         )
 
-    def word(self, block: str, word: tuple[str, ...]) -> str:
-        """What a block steps while all of them step a word.
+    def word(self, block: str, word: str) -> str:
+        """What a block steps while all of them step a word: "ACDEDCAB" of AdLaLa's "AOAB".
 
-        Args:
-            block: Its name.
-            word: Letters; those that move jointly are one text.
+        Raises:
+            PartitionError: There is no such block, or this is no word.
         """
-        return own_word(self._part(block).meanings, word)
+        names = {part.block.name: part for part in self.parts}
+        if block not in names or not is_word(word):
+            raise PartitionError(
+                f"block {block!r} and word {word!r}: give one of the blocks {list(names)} and a "
+                "word such as 'BAOAB'"
+            )
+        return own_word(names[block].meanings, groups_of(word))
 
     def with_hyperparameters(self, **changes: float | Tensor) -> "PartitionedFlow":
         """The same flow with other values, named as in "first.friction".
@@ -365,9 +371,6 @@ class PartitionedFlow:
                 own = part.flow.apply(step, own, part.duration(step_size), known, source)
             moved.append((part, own))
         return joined(state, moved)
-
-    def _part(self, block: str) -> Part:
-        return next(part for part in self.parts if part.block.name == block)
 
     def _groups(self, part: Part, letter: str) -> tuple[str, ...]:
         unknown = [one for one in letter if one not in self.letters]
