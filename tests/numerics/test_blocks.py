@@ -1,6 +1,7 @@
 """Blocks with equations of their own: each as alone, all as the papers have them."""
 
 import math
+from dataclasses import replace
 
 import pytest
 import torch
@@ -111,6 +112,29 @@ def test_a_pace_is_a_step_size_of_its_own(flow, word):
         torch.testing.assert_close(
             together.position[:, place : place + 1], own.position, rtol=0, atol=1e-13
         )
+
+
+@pytest.mark.parametrize("clock", [{}, {"second": 0.0}])
+def test_a_block_that_is_singular_at_rest_begins_one_of_its_own_steps_later(clock):
+    flow = fo.flows.rmsprop(square_rate=10.0)
+    both = blocks(fo.flows.gradient_flow(), flow, pace={"second": 0.5}, clock=clock)
+    together = run(both, fo.Euler(), SEPARABLE, START, 0.02)
+    own = alone(flow, fo.Euler(), 1, 0.01)
+    torch.testing.assert_close(together.position[:, 1:], own.position, rtol=0, atol=1e-13)
+    torch.testing.assert_close(together.state.time / 2, own.state.time, rtol=1e-13, atol=0)
+
+
+def test_a_clock_is_the_time_that_a_block_has_at_the_start():
+    # Whose friction 3/t is that of its time.
+    flow = fo.flows.accelerated_gradient()
+    both = blocks(flow, flow, clock={"second": 0.4})
+    found = run(both, "OBA", SEPARABLE, START, 0.1, steps=3).position
+    begun = run(flow, "OBA", SEPARABLE, START, 0.1, steps=0).state
+    for place, time in ((0, 0.0), (1, 0.4)):
+        late = replace(begun, time=torch.full_like(begun.time, time))
+        expected = run(flow, "OBA", SEPARABLE, late, 0.1, steps=3).position
+        torch.testing.assert_close(found[:, place], expected[:, place], rtol=0, atol=1e-14)
+    assert not torch.allclose(expected[:, 0], found[:, 0])
 
 
 def three(theta):

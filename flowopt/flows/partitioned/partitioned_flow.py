@@ -287,13 +287,11 @@ class PartitionedFlow:
         self.partition.check(position)
         zero = step.to(torch.float64) * 0.0
         whole = State({"theta": position}, {}, zero, step)
-        times = [
-            part.time_of_all(
-                part.flow.later_time(step, None if step_size is None else part.time(step_size))
-            )
-            for part in self.parts
-            if later and part.flow.singular_at_start
-        ]
+        singular = [part for part in self.parts if later and part.flow.singular_at_start]
+        times = []
+        for part in singular:
+            first = None if step_size is None else part.duration(step_size)
+            times.append(part.time_of_all(part.flow.later_time(step, first)))
         for time in times:
             whole = replace(whole, time=torch.maximum(whole.time, time))
         states = [
