@@ -125,7 +125,6 @@ def test_blocks_of_a_thermostat_conserve_nothing_that_friction_takes():
     ("flow", "word", "order"),
     [
         (THERMOSTATS, "BAOAB", 2.0),
-        (THERMOSTATS, "BAOA", 1.0),
         (blocks(*[fo.flows.heavy_ball()] * 2, letters={"second": {"A": "AO"}}), "OABAO", 1.0),
         (MIXED, "BAOAB", 1.0),
     ],
