@@ -2,7 +2,14 @@
 
 from flowopt import adapters, analysis, classic, diagnostics, flows, optim, problems, stop, symbols
 from flowopt import controls as control
-from flowopt.controls import Constant, ElementaryControl, ErrorControl, LyapunovControl, Schedule
+from flowopt.controls import (
+    Constant,
+    ElementaryControl,
+    ErrorControl,
+    ExpectedSlope,
+    LyapunovControl,
+    Schedule,
+)
 from flowopt.core.partition import Partition
 from flowopt.core.state import State
 from flowopt.core.trajectory import Status
@@ -43,6 +50,7 @@ __all__ = [
     "Euler",
     "EulerMaruyama",
     "EulerRichardson",
+    "ExpectedSlope",
     "Flow",
     "FlowoptError",
     "LaterStart",

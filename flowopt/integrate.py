@@ -18,7 +18,7 @@ from flowopt.core.interfaces import FlowLike, Noise, Scheme, StepControl
 from flowopt.core.noise import PhiloxNoise
 from flowopt.core.trajectory import Status
 from flowopt.errors import CompatibilityError, ConfigurationError
-from flowopt.plan import Plan, joined
+from flowopt.plan import Plan, joined, one_per_step, one_per_trial
 from flowopt.records import Recorder
 from flowopt.solution import Solution
 from flowopt.stepper import Carry
@@ -227,12 +227,14 @@ def _run(
     steps: int | None,
 ) -> Carry:
     """Advances until no trajectory runs; from the keyboard, until interrupted."""
-    stepper, first, batch = plan.stepper, plan.first, tuple(plan.state.batch)
+    stepper, batch = plan.stepper, tuple(plan.state.batch)
     carry = plan.carry()
     recorder.take(carry)
     report, close = _reporter(progress, steps)
-    draw = stepper.oracle.draw
-    following = draw(first, seed, batch)
+    if stepper.sampled:
+        attempt = one_per_step(stepper, seed, plan.state.step)
+    else:
+        attempt = one_per_trial(stepper, plan.first, seed, batch)
     # One trajectory is asked at every step, since it carries no mask; and so is one that follows a
     # given path, which may end there.
     masked = batch and isinstance(stepper.noise, PhiloxNoise)
@@ -246,8 +248,7 @@ def _run(
                 carry = replace(carry, step_size=step_size, memory=memory)
             if trial % patience == 0 and not bool((carry.status == Status.RUNNING).any()):
                 return carry
-            sample, following = following, draw(first + trial + 1, seed, batch)
-            moved, proposal = stepper.attempt(carry, sample, following)
+            moved, proposal = attempt(carry)
             if not batch and bool(moved.status == Status.DIVERGED):
                 return replace(moved, state=carry.state, evaluation=carry.evaluation)
             carry = moved

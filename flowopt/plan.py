@@ -9,13 +9,24 @@ from torch import Tensor
 
 from flowopt.arguments import check_duration, check_state, span
 from flowopt.core.evaluation import Evaluation
-from flowopt.core.interfaces import FlowLike, Noise, Oracle, Point, Scheme, StepControl
+from flowopt.core.interfaces import (
+    FlowLike,
+    Noise,
+    Oracle,
+    Point,
+    Proposal,
+    Sample,
+    Scheme,
+    StepControl,
+)
 from flowopt.core.noise import seeded_noise
 from flowopt.core.oracle import as_oracle
 from flowopt.core.state import Leaves, State
 from flowopt.errors import ConfigurationError, DataError
 from flowopt.stepper import Carry, Stepper
 from flowopt.stop import Stop, tried_stop
+
+Attempt = Callable[[Carry], tuple[Carry, Proposal]]
 
 
 @dataclass(frozen=True)
@@ -68,7 +79,13 @@ def joined(
         first = int(step.max()) if step.numel() else 0
     # A scheme that ended with a gradient had it on the minibatch of the step before.
     behind = 1 if first and scheme.ends_with_gradient(flow) else 0
-    evaluate = cache(lambda: oracle.evaluate(position, oracle.draw(first - behind, seed, batch)))
+    sampled = control.sampling == "step" and oracle.draw(first, seed, batch) is not None
+
+    @cache
+    def evaluate() -> Evaluation:
+        sample = drawn(oracle, step, seed) if sampled else oracle.draw(first - behind, seed, batch)
+        return oracle.evaluate(position, sample)
+
     state = earlier or _begun(flow, scheme, control, position, step, evaluate)
     stepper = Stepper(
         flow,
@@ -79,6 +96,7 @@ def joined(
         tried_stop(stop, state, evaluate),
         None if duration is None else state.time + span(duration, batch, where),
         None if steps is None else state.step + steps,
+        sampled=sampled,
     )
     return Plan(stepper, state, first, evaluate)
 
@@ -148,3 +166,55 @@ def _moved(start: object, device: torch.device | str) -> object:
     if isinstance(start, Mapping):
         return {name: value.to(device) for name, value in start.items()}
     return start
+
+
+def drawn(oracle: Oracle, step: Tensor, seed: int) -> Sample:
+    """The minibatch of each trajectory's own step.
+
+    Args:
+        oracle: The problem.
+        step: Step numbers, (*batch,), int64.
+        seed: Of the run.
+
+    Returns:
+        What the oracle draws; where step numbers differ, (*batch, size).
+    """
+    batch = tuple(step.shape)
+    numbers = step.reshape(-1).tolist()
+    samples = {number: oracle.draw(number, seed, batch) for number in sorted(set(numbers))}
+    if len(samples) == 1:
+        return samples[numbers[0]]
+    own = [samples[number] for number in numbers]
+    if not own or own[0] is None:
+        return None
+    return torch.stack([s if s.ndim == 1 else s[place] for place, s in enumerate(own)])
+
+
+def one_per_trial(stepper: Stepper, first: int, seed: int, batch: tuple[int, ...]) -> Attempt:
+    """Trials that end on the minibatch of the next."""
+    draw = stepper.oracle.draw
+    number, following = first, draw(first, seed, batch)
+
+    def attempt(carry: Carry) -> tuple[Carry, Proposal]:
+        nonlocal number, following
+        number += 1
+        sample, following = following, draw(number, seed, batch)
+        return stepper.attempt(carry, sample, following)
+
+    return attempt
+
+
+def one_per_step(stepper: Stepper, seed: int, step: Tensor) -> Attempt:
+    """Trials that start and end on the minibatch of their step, until one is accepted."""
+    sample = drawn(stepper.oracle, step, seed)
+
+    def attempt(carry: Carry) -> tuple[Carry, Proposal]:
+        nonlocal sample
+        after, proposal = stepper.attempt(carry, sample, sample)
+        moved = after.state.step != carry.state.step
+        if bool(moved.any()):
+            sample = drawn(stepper.oracle, after.state.step, seed)
+            after = stepper.renewed(after, moved, sample)
+        return after, proposal
+
+    return attempt

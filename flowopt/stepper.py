@@ -86,11 +86,13 @@ class Made(NamedTuple):
         within: Gradients that the scheme needed for its step.
         end: Gradients besides, at the end of the step.
         products: Products with the Hessian.
+        losses: Losses alone, at the end of the step.
     """
 
     within: int
     end: int
     products: int
+    losses: int
 
 
 @dataclass(frozen=True)
@@ -108,6 +110,8 @@ class Stepper:
         last_step: (*batch,), int64: step number at which a trajectory ends.
         observed: Whether the end of each step is evaluated and judged; without it nobody asks how
             trajectories fare, as for an optimizer that is handed its gradients.
+        sampled: Whether a step is judged on the minibatch that it started on, as its control
+            wishes, and the next one starts with an evaluation on another.
     """
 
     flow: FlowLike
@@ -119,6 +123,7 @@ class Stepper:
     end_time: Tensor | None = None
     last_step: Tensor | None = None
     observed: bool = True
+    sampled: bool = False
 
     def start(self, state: State, evaluation: Evaluation) -> Carry:
         """The first carry, of a state and its evaluation."""
@@ -161,7 +166,7 @@ class Stepper:
             )
             return moved, proposal
         evaluate.switch(following)
-        evaluation = evaluate(after)
+        evaluation = evaluate.loss(after) if self._loss_only else evaluate(after)
         trial = Trial(
             self.flow,
             Point(before, carry.evaluation),
@@ -172,11 +177,28 @@ class Stepper:
             step_size,
             carry.memory,
         )
-        made = Made(within, evaluate.gradients - within, evaluate.products)
+        made = Made(within, evaluate.gradients - within, evaluate.products, evaluate.losses)
         verdict = self.control.judge(trial)
         if self.stop is not None and proposal.probe is not None:
             trial, verdict = _ended_at(proposal.probe, self.stop, trial, verdict)
         return self._settled(carry, trial, verdict, made), proposal
+
+    @property
+    def _loss_only(self) -> bool:
+        """Whether nobody looks at the gradient at the end of a step."""
+        return self.sampled and self.stop is None and not self.control.uses_gradient(self.flow)
+
+    def renewed(self, carry: Carry, moved: Tensor, sample: Sample) -> Carry:
+        """The carry of trajectories that moved, evaluated on the minibatch of their next step.
+
+        Args:
+            carry: After a trial.
+            moved: (*batch,), bool.
+            sample: Of the next step; of the same one where a trajectory did not move.
+        """
+        fresh = self.oracle.evaluate(carry.state.position, sample)
+        evaluation = select_evaluation(moved, fresh, carry.evaluation)
+        return replace(carry, evaluation=evaluation, gradients=carry.gradients + moved)
 
     def _settled(self, carry: Carry, trial: Trial, verdict: Verdict, made: Made) -> Carry:
         """The carry after a trial that was judged."""
@@ -219,6 +241,7 @@ class Stepper:
             rejected = rejected + failed
             if made.end and self.control.weighs_loss:
                 losses = losses + failed
+        losses = losses + running * made.losses if made.losses else losses
         gradients = gradients + running * made.within
         # What does not change costs a kernel nothing.
         gradients = gradients + taken * made.end if made.end else gradients
@@ -269,8 +292,9 @@ def _ended_at(probe: Point, stop: Stop, trial: Trial, verdict: Verdict) -> tuple
 
 def select_evaluation(mask: Tensor, chosen: Evaluation, other: Evaluation) -> Evaluation:
     """Per trajectory, one of two evaluations."""
+    # Where only the loss was asked for, the gradient stays until the next evaluation.
+    pairs = zip(chosen.gradient or other.gradient, other.gradient, strict=True)
     gradient = tuple(
-        torch.where(mask.reshape(mask.shape + (1,) * (a.ndim - mask.ndim)), a, b)
-        for a, b in zip(chosen.gradient, other.gradient, strict=True)
+        torch.where(mask.reshape(mask.shape + (1,) * (a.ndim - mask.ndim)), a, b) for a, b in pairs
     )
     return Evaluation(torch.where(mask, chosen.loss, other.loss), gradient)

@@ -4,6 +4,7 @@ from flowopt.controls.constant import Constant, Schedule
 from flowopt.controls.damping import BoldUphill, Damping, Fletcher, HaganMenhaj, Nielsen
 from flowopt.controls.elementary import ElementaryControl
 from flowopt.controls.error import ErrorControl
+from flowopt.controls.expected_slope import ExpectedSlope
 from flowopt.controls.lyapunov import LyapunovControl
 
 __all__ = [
@@ -12,6 +13,7 @@ __all__ = [
     "Damping",
     "ElementaryControl",
     "ErrorControl",
+    "ExpectedSlope",
     "Fletcher",
     "HaganMenhaj",
     "LyapunovControl",

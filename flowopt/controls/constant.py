@@ -25,6 +25,7 @@ class Constant:
 
     rejects = False
     weighs_loss = False
+    sampling = "trial"
 
     def __init__(self, step_size: float | Tensor):
         """See the class."""
@@ -44,6 +45,10 @@ class Constant:
 
     def check(self, flow: FlowLike, scheme: Scheme) -> None:
         """Fits every flow and scheme."""
+
+    def uses_gradient(self, flow: FlowLike) -> bool:
+        """No."""
+        return False
 
     def start(self, point: Point, flow: FlowLike) -> tuple[Tensor, tuple[Tensor, ...]]:
         """The step size for every trajectory, and no memory."""
@@ -75,6 +80,7 @@ class Schedule:
 
     rejects = False
     weighs_loss = False
+    sampling = "trial"
     advances = False
 
     def __init__(self, function: Callable[[int], float]):
@@ -92,6 +98,10 @@ class Schedule:
 
     def check(self, flow: FlowLike, scheme: Scheme) -> None:
         """Fits every flow and scheme."""
+
+    def uses_gradient(self, flow: FlowLike) -> bool:
+        """No."""
+        return False
 
     def start(self, point: Point, flow: FlowLike) -> tuple[Tensor, tuple[Tensor, ...]]:
         """The first step size, and a table that `refresh` fills."""

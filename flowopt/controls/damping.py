@@ -174,6 +174,7 @@ class Damping:
 
     rejects = True
     weighs_loss = True
+    sampling = "step"
     advances = False
     regular_start = True
 
@@ -201,6 +202,10 @@ class Damping:
                 f"{self!r} judges steps of LinearlyImplicitEuler along the gradient flow, not of "
                 f"{scheme!r} along flow {flow.name!r}: use LyapunovControl or ErrorControl"
             )
+
+    def uses_gradient(self, flow: FlowLike) -> bool:
+        """No."""
+        return False
 
     def start(self, point: Point, flow: FlowLike) -> tuple[Tensor, tuple[Tensor, ...]]:
         """First step size for every trajectory, and what the rule remembers."""

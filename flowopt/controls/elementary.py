@@ -37,6 +37,7 @@ class ElementaryControl:
 
     rejects = True
     weighs_loss = False
+    sampling = "step"
     advances = True
 
     def __init__(
@@ -64,6 +65,10 @@ class ElementaryControl:
     def check(self, flow: FlowLike, scheme: Scheme) -> None:
         """Raises `CompatibilityError` without an error estimate, or for noisy flows."""
         check_estimate(self, flow, scheme)
+
+    def uses_gradient(self, flow: FlowLike) -> bool:
+        """No."""
+        return False
 
     def start(self, point: Point, flow: FlowLike) -> tuple[Tensor, tuple[Tensor, ...]]:
         """The first step size for every trajectory, and no memory."""

@@ -40,6 +40,7 @@ class ErrorControl:
     rejects = True
     weighs_loss = False
     advances = True
+    sampling = "step"
 
     def __init__(
         self, *, rtol: float = 1e-6, atol: float = 1e-9, first_step: float | Tensor | None = None
@@ -57,6 +58,10 @@ class ErrorControl:
     def check(self, flow: FlowLike, scheme: Scheme) -> None:
         """Raises `CompatibilityError` without an error estimate, or for noisy flows."""
         check_estimate(self, flow, scheme)
+
+    def uses_gradient(self, flow: FlowLike) -> bool:
+        """No."""
+        return False
 
     def start(self, point: Point, flow: FlowLike) -> tuple[Tensor, tuple[Tensor, ...]]:
         """First step size; remembers the log of the last error and whether a step was rejected."""

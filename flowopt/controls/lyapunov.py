@@ -20,8 +20,9 @@ class LyapunovControl:
     tried again with h·shrink; one that holds is followed by h·growth. On a quadratic loss λ ≥ ½
     never steps beyond the minimum along the line, so that basins stay those of the flow.
 
-    With minibatches an energy is an estimate, and its decrease on a sample promises nothing about
-    the expected one.
+    With minibatches an energy is an estimate. Before and after are compared on one sample, that of
+    the step and of all its trials, so that each decrease is one; it promises nothing about the
+    expected energy, which may rise where samples disagree (label noise): see `ExpectedSlope`.
 
     Args:
         dissipation: λ in [0, 1): share of the rate that a step must reach; 0 asks for plain
@@ -44,6 +45,7 @@ class LyapunovControl:
     rejects = True
     weighs_loss = True
     advances = False
+    sampling = "step"
 
     def __init__(
         self,
@@ -101,10 +103,14 @@ class LyapunovControl:
                 "waits for it to fall: use Constant, Schedule or ErrorControl"
             )
 
+    def uses_gradient(self, flow: FlowLike) -> bool:
+        """Where its energy depends on it."""
+        return self._energy(flow).uses_gradient
+
     def start(self, point: Point, flow: FlowLike) -> tuple[Tensor, tuple[Tensor, ...]]:
-        """First step size for every trajectory; remembers the energy."""
+        """First step size for every trajectory, which it remembers."""
         first = first_steps(self.first_step, point)
-        return first, (self._energy(flow).value(*point), first)
+        return first, (first,)
 
     def refresh(
         self, state: State, step_size: Tensor, memory: tuple[Tensor, ...], trials: int
@@ -114,16 +120,17 @@ class LyapunovControl:
 
     def judge(self, trial: Trial) -> Verdict:
         """Accepts what dissipates enough."""
-        before, first = trial.memory
+        (first,) = trial.memory
         energy = self._energy(trial.flow)
-        after = energy.value(*trial.after)
+        # Not remembered from the step before, which may have ended on another minibatch.
+        before, after = energy.value(*trial.before), energy.value(*trial.after)
         lost = torch.clamp(energy.dissipation(*where_moved(trial)), min=0.0)
         accept = trial.finite & (before - after >= self.dissipation * trial.step_size * lost)
         longer = torch.clamp(self.growth * trial.step_size, max=self.largest_step)
         step_size = torch.where(
             accept, first if self.restart else longer, self.shrink * trial.step_size
         )
-        return Verdict(accept, step_size, (torch.where(accept, after, before), first))
+        return Verdict(accept, step_size, trial.memory)
 
     def _energy(self, flow: FlowLike) -> Energy:
         return flow.energy(self._name(flow))

@@ -17,7 +17,7 @@ class Evaluation:
 
     Attributes:
         loss: (*batch,), in the dtype of the loss.
-        gradient: Leaves like those of θ.
+        gradient: Leaves like those of θ; none where only the loss was asked for.
     """
 
     loss: Tensor
@@ -39,6 +39,7 @@ class Evaluator:
         gradients: How many evaluations of loss and gradient were made.
         products: How many products with the Hessian, or with the Jacobian of residuals and its
             transpose, were made.
+        losses: How many evaluations of the loss alone were made.
     """
 
     def __init__(self, oracle: Oracle, sample: Sample, known: tuple[Leaves, Evaluation] | None):
@@ -47,6 +48,7 @@ class Evaluator:
         self._known = known
         self.gradients = 0
         self.products = 0
+        self.losses = 0
 
     def __call__(self, state: State) -> Evaluation:
         """Loss and gradient at the state's position; free where the position has not moved."""
@@ -57,6 +59,15 @@ class Evaluator:
         evaluation = self._oracle.evaluate(state.position, self._sample)
         self._known = (state.position, evaluation)
         return evaluation
+
+    def loss(self, state: State) -> Evaluation:
+        """The loss at the state's position, without gradient unless that is known."""
+        known = self.known(state)
+        if known is not None:
+            return known
+        self.losses += 1
+        loss = self._oracle.losses(state.position, self._sample)
+        return Evaluation(loss.detach(), ())
 
     def hessian(self, state: State) -> Hessian:
         """The Hessian at the state's position, for which the gradient is taken once more."""

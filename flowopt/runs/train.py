@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from flowopt.classic import Method
-from flowopt.core.interfaces import FlowLike, Scheme
+from flowopt.core.interfaces import FlowLike, Scheme, StepControl
 from flowopt.core.state import State
 from flowopt.core.trajectory import Status
 from flowopt.errors import ConfigurationError
@@ -49,6 +49,7 @@ def train(
     epochs: int | None = None,
     steps: int | None = None,
     batch: int | Minibatches | None = None,
+    control: StepControl | None = None,
     test: Pair | None = None,
     metrics: Mapping[str, Metric] | None = None,
     seed: int = 0,
@@ -68,6 +69,7 @@ def train(
         epochs: Passes over the data.
         steps: Instead of `epochs`.
         batch: Rows of a minibatch; all rows at every step where not given.
+        control: Instead of the method's step size.
         test: Inputs and targets that are looked at before the first step and after every epoch,
             by the module in evaluation mode.
         metrics: Name → (outputs, targets) → number, of the test data.
@@ -94,7 +96,8 @@ def train(
         scheme,
         problem,
         problem.start(),
-        step_size=step_size,
+        step_size=step_size if control is None else None,
+        control=control,
         steps=_checked_steps(epochs, steps, per_epoch),
         record=record,
         seed=seed,

@@ -55,6 +55,10 @@ class Energy(Protocol):
     def conserved(self) -> bool:
         """Whether its rate is zero everywhere."""
 
+    @property
+    def uses_gradient(self) -> bool:
+        """Whether its value depends on the gradient of the loss."""
+
     def value(self, state: State, evaluation: Evaluation) -> Tensor:
         """(*batch,), float64."""
 

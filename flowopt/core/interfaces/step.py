@@ -133,10 +133,14 @@ class StepControl(Protocol):
         rejects: Whether it ever does.
         weighs_loss: Whether it takes the loss at a step's end to reject it; if not, it takes no
             evaluation there.
+        sampling: Which minibatches it is to see. "step": one per step, on which all trials of that
+            step start and end; the next step starts with an evaluation on another one. "trial":
+            a trial ends on the minibatch of the next, without further evaluations.
     """
 
     rejects: bool
     weighs_loss: bool
+    sampling: str
 
     @property
     def advances(self) -> bool:
@@ -145,6 +149,10 @@ class StepControl(Protocol):
 
     def check(self, flow: FlowLike, scheme: Scheme) -> None:
         """Raises `CompatibilityError` if the control can not judge steps of this scheme."""
+        ...
+
+    def uses_gradient(self, flow: FlowLike) -> bool:
+        """Whether it looks at the gradient at the end of a step."""
         ...
 
     def start(self, point: Point, flow: FlowLike) -> tuple[Tensor, tuple[Tensor, ...]]:

@@ -61,6 +61,11 @@ class FlowEnergy:
         rate = energy_rate(*self._source[1:])
         return rate.density == 0 and rate.scalar == 0
 
+    @property
+    def uses_gradient(self) -> bool:
+        """Whether its value depends on the gradient of the loss."""
+        return any(_uses_gradient(code) for code in self._value)
+
     def value(self, state: State, evaluation: Evaluation) -> Tensor:
         """E(state), (*batch,), float64.
 
@@ -138,3 +143,7 @@ def _without_resting(may_rest: Tensor, value: Tensor, others: tuple[Tensor, ...]
     for other in others:
         resting = resting & (other == 0)
     return torch.where(resting, 0.0, value)
+
+
+def _uses_gradient(code: Compiled) -> bool:
+    return "g" in code.leaf_arguments or any(_uses_gradient(inner) for _, inner in code.sums)

@@ -47,6 +47,11 @@ class PartitionedEnergy:
         """Whether the rate of every block is zero everywhere."""
         return all(energy.conserved for _, energy in self._energies)
 
+    @property
+    def uses_gradient(self) -> bool:
+        """Whether the value of any block's depends on the gradient of the loss."""
+        return any(energy.uses_gradient for _, energy in self._energies)
+
     def value(self, state: State, evaluation: Evaluation) -> Tensor:
         """E(state), (*batch,), float64."""
         # A block's energy where the loss is zero is what it has besides.

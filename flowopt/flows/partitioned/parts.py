@@ -103,7 +103,8 @@ class Part:
 
     def evaluation(self, whole: Evaluation) -> Evaluation:
         """The loss, which is one for all, and the block's part of the gradient."""
-        return replace(whole, gradient=self.block.of(whole.gradient))
+        gradient = self.block.of(whole.gradient) if whole.gradient else ()
+        return replace(whole, gradient=gradient)
 
     def evaluate(self, evaluate: Evaluate, whole: State) -> Evaluate:
         """Gives the block its part of the joint evaluation of a state."""
