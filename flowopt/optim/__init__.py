@@ -1,5 +1,6 @@
 """Flows as torch optimizers."""
 
+from flowopt.optim.controlled.presets import EnergyAdam, EnergyGD, EnergyMomentum
 from flowopt.optim.flow_optimizer import FlowOptimizer
 from flowopt.optim.least_squares import LevenbergMarquardt
 from flowopt.optim.presets import SGD, Adagrad, Adam, AdamW, RMSprop
@@ -13,6 +14,9 @@ __all__ = [
     "Adam",
     "AdamW",
     "AdaptiveLangevin",
+    "EnergyAdam",
+    "EnergyGD",
+    "EnergyMomentum",
     "FlowOptimizer",
     "Langevin",
     "LevenbergMarquardt",

@@ -5,7 +5,7 @@ from torch import Tensor
 from flowopt.core.interfaces import Scheme
 from flowopt.errors import CompatibilityError, ConfigurationError
 from flowopt.flows import EquationFlow, PartitionedFlow
-from flowopt.optim.storage import CARRIED, END_LOSS
+from flowopt.optim.storage import CARRIED, END_LOSS, MEMORY, STARTED
 from flowopt.schemes import Splitting
 
 # What stands in param_groups, beside the hyperparameters and scalars of a flow.
@@ -20,6 +20,10 @@ GROUP_KEYS = frozenset(
         "step",
         "time",
         END_LOSS,
+        MEMORY,
+        "gradients",
+        "losses",
+        "rejected",
         "flow",
         "letters",
     }
@@ -44,7 +48,7 @@ def check_names(flow: EquationFlow) -> None:
     """Raises `CompatibilityError` where a name of the flow has another meaning for torch."""
     equations = flow.equations
     in_groups = {*equations.hyperparameters, *(s.name for s in equations.scalars)} & GROUP_KEYS
-    of_parameters = {v.name for v in equations.variables} & {CARRIED, "step"}
+    of_parameters = {v.name for v in equations.variables} & {CARRIED, STARTED, "step"}
     if taken := sorted(in_groups | of_parameters):
         raise CompatibilityError(
             f"flow {flow.name!r} uses the names {taken}, which mean something else in an "

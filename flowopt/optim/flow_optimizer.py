@@ -11,11 +11,10 @@ from flowopt.arguments import SEEDS, check_flow_and_scheme, check_seed
 from flowopt.classic.checks import check_not_negative
 from flowopt.controls import Constant
 from flowopt.core.evaluation import Evaluation
-from flowopt.core.interfaces import Scheme
+from flowopt.core.interfaces import Point, Scheme, StepControl
 from flowopt.core.noise import PhiloxNoise
 from flowopt.errors import CompatibilityError
 from flowopt.flows import EquationFlow
-from flowopt.kernels import UnfitError
 from flowopt.optim.blocks.equation import Equation, taken_equation, together
 from flowopt.optim.blocks.joint import JointSteps, Member
 from flowopt.optim.checks import (
@@ -25,14 +24,19 @@ from flowopt.optim.checks import (
     check_one_number,
     remedy,
 )
-from flowopt.optim.gradients import GradientOracle, check_dense, complex_view, real_view
+from flowopt.optim.controlled import trials
+from flowopt.optim.gradients import GradientOracle, check_dense, real_view
+from flowopt.optim.native import Moving, step_native
 from flowopt.optim.storage import END_LOSS, carried_gradient, store, stored_state
 from flowopt.optim.tensors import Elements, offsets_of
 from flowopt.optim.torch_state import is_of_torch
 from flowopt.optim.updates import NativeSteps, Plan, Plans, Prepared, advanced
+from flowopt.stepper import Stepper
+
+DEFAULT_LR = 1e-3
 
 # What torch would drop from copies.
-KEPT = ("flow", "scheme", "_equations", "_complex", "_foreach")
+KEPT = ("flow", "scheme", "control", "_equations", "_complex", "_foreach")
 
 
 class FlowOptimizer(torch.optim.Optimizer):
@@ -46,12 +50,20 @@ class FlowOptimizer(torch.optim.Optimizer):
     ends with a gradient (BAOAB) keeps it for the next step, so parameters are not to be changed by
     hand between its steps.
 
+    A control that rejects nothing needs no closure: `ExpectedSlope` judges a step by the gradient
+    with which the next one begins, for which it keeps a copy of the parameters. One that rejects
+    (`LyapunovControl`, `ErrorControl`) compares losses of one sample, that of the closure, which
+    must not draw data: a step tries shorter and shorter steps, with the same random numbers, until
+    one is accepted; after 60 trials parameters stay exactly where they were. `group["lr"]` is the
+    step size of the next step, and may be changed. `counts` says what it took.
+
     Args:
         params: Parameters, named parameters or groups, as for torch.optim.
         flow: The equation of groups that have none of their own.
         scheme: How equations become a step. With more than the gradient at the start of a step,
             `step(closure)` is needed.
-        lr: Step size h, time per step; a float or a 0-d tensor.
+        lr: Step size h, time per step; a float or a 0-d tensor; 0.001 without a control.
+        control: Instead of lr: says how far to step, from its own first step on.
         maximize: Whether to climb.
         seed: Of the noise; None takes `torch.initial_seed()`.
         foreach: False steps tensors one by one; None and True all at once and in place, by torch's
@@ -66,13 +78,16 @@ class FlowOptimizer(torch.optim.Optimizer):
         ConfigurationError: A value is out of range.
     """
 
+    control: StepControl | None = None
+
     def __init__(
         self,
         params: Iterable,
         flow: EquationFlow,
         scheme: Scheme,
-        lr: float | Tensor = 1e-3,
+        lr: float | Tensor | None = None,
         *,
+        control: StepControl | None = None,
         maximize: bool = False,
         seed: int | None = None,
         foreach: bool | None = None,
@@ -80,7 +95,6 @@ class FlowOptimizer(torch.optim.Optimizer):
         compile: bool = False,
     ):
         """See the class."""
-        check_not_negative(lr=lr)
         check_flow_and_scheme(flow, scheme)
         check_equations(flow)
         scheme.check(flow)
@@ -89,6 +103,13 @@ class FlowOptimizer(torch.optim.Optimizer):
         for name, value in flow.hyperparameters.items():
             check_one_number(name, value)
         values = {name: value.item() for name, value in flow.hyperparameters.items()}
+        if control is not None:
+            trials.check_control(
+                control, flow, scheme, lr=lr, compile=compile, differentiable=differentiable
+            )
+        self.control = control
+        lr = DEFAULT_LR if lr is None else lr
+        check_not_negative(lr=lr)
         options = {"maximize": maximize, "differentiable": differentiable, "seed": seed}
         self._start(params, {"lr": lr, **values, **options}, foreach, compile)
 
@@ -109,7 +130,7 @@ class FlowOptimizer(torch.optim.Optimizer):
 
     def __getstate__(self) -> dict[str, Any]:
         """What torch keeps, and what it would drop: equations, and whether they are compiled."""
-        kept = {name: self.__dict__[name] for name in KEPT}
+        kept = {name: getattr(self, name) for name in KEPT}
         native = None if self._native is None else NativeSteps()
         joint = None if self._joint is None else JointSteps()
         made_again = {"_native": native, "_joint": joint, "_plans": Plans()}
@@ -172,6 +193,18 @@ class FlowOptimizer(torch.optim.Optimizer):
             for option in (name for name, chosen in options.items() if chosen):
                 raise CompatibilityError(f"{option}=True: {remedy(self.flow, self.scheme)}")
             self._joint = JointSteps() if place else None
+        if place and self.control is not None:
+            trials.check_one_group(self.control, scheme.closure_free(flow))
+
+    @property
+    def counts(self) -> dict[str, int]:
+        """What a control that rejects took: "gradients", "losses" (without gradient), "rejected".
+
+        In forward-equivalents gradients cost 3 and losses 1.
+        """
+        return {
+            name: sum(group.get(name, 0) for group in self.param_groups) for name in trials.COUNTS
+        }
 
     def _plan(self, place: int) -> tuple[EquationFlow, Scheme, Tensor]:
         """Flow, scheme and step size of a group, from its values as they are now."""
@@ -182,19 +215,30 @@ class FlowOptimizer(torch.optim.Optimizer):
         step_size = torch.as_tensor(group["lr"], dtype=torch.float64).reshape(())
         return flow, equation.scheme, step_size
 
-    def step(self, closure: Callable[[], Tensor] | None = None) -> Tensor | None:
+    def step(
+        self,
+        closure: Callable[[], Tensor] | None = None,
+        *,
+        loss: Callable[[], Tensor] | None = None,
+    ) -> Tensor | None:
         """One step.
 
         Args:
             closure: Clears gradients, runs backward and returns the loss.
+            loss: Instead: returns the loss and nothing else. It is differentiated here, and called
+                without gradients where a control asks only for the loss.
 
         Returns:
-            The loss at the start of the step, if there is a closure.
+            The loss at the start of the step, if there is a closure or a loss.
 
         Raises:
-            CompatibilityError: The scheme needs gradients within the step and there is no closure.
+            CompatibilityError: Scheme or control need the loss within the step and there is neither
+                closure nor loss, or both came; or the loss changes under an identical call.
         """
-        with torch.set_grad_enabled(self.defaults["differentiable"]):
+        with (
+            trials.callable_loss(self.control, closure, loss, self.zero_grad) as closure,
+            torch.set_grad_enabled(self.defaults["differentiable"]),
+        ):
             return self._stepped(closure)
 
     def _stepped(self, closure: Callable[[], Tensor] | None) -> Tensor | None:
@@ -289,16 +333,25 @@ class FlowOptimizer(torch.optim.Optimizer):
         if (gradient := carried_gradient(places)) is not None:
             evaluation = Evaluation(evaluation.loss, gradient)
         later = self.scheme.regular_start
-        in_place = self._foreach and closure_free
+        rejecting = self.control is not None and self.control.rejects
+        in_place = self._foreach and closure_free and not rejecting
         state = stored_state(
             group, places, parameters, flow, evaluation, later, plan.step_size, in_place
         )
-        if not closure_free:
+        if rejecting or not closure_free:
             # Closures write into parameters and gradients in mid-step; the start stays.
             state = state.map(torch.clone)
             gradient = tuple(leaf.clone() for leaf in evaluation.gradient)
             evaluation = Evaluation(evaluation.loss, gradient)
-        carry = advanced(plan, state, evaluation, noise, oracle)
+        if rejecting:
+            stepper = Stepper(flow, scheme, oracle, noise, self.control, sampled=True)
+            carry = trials.tried(group, stepper, state, evaluation)
+        else:
+            if self.control is not None:
+                end = Point(state, evaluation)
+                trials.choose_step_size(self.control, group, places, parameters, end, flow)
+                plan = self._prepared(place).plan
+            carry = advanced(plan, state, evaluation, noise, oracle)
         store(group, places, parameters, carry)
 
     def _step_native(
@@ -311,48 +364,16 @@ class FlowOptimizer(torch.optim.Optimizer):
         loss: Tensor | None,
     ) -> None:
         """The same step by a kernel, in place."""
-        group, prepared = self.param_groups[place], self._prepared(place)
-        plan, names, scalars = prepared.plan, prepared.names, prepared.scalars
-        check_loss(plan.flow, loss is None and prepared.uses_loss)
-        places = self._places(parameters) if names else []
-        sign = -1.0 if plan.maximize else 1.0
-        fresh = False
-        try:
-            variables = [[own[name] for own in places] for name in names]
-            shared = [group[name] for name in (*scalars, "time", "step")]
-        except KeyError:
-            fresh = True
-            evaluation = GradientOracle(parameters, sign, None, "").read(loss)
-            state = stored_state(
-                group,
-                self._places(parameters),
-                parameters,
-                plan.flow,
-                evaluation,
-                self.scheme.regular_start,
-                plan.step_size,
-            )
-            # A start value may be the gradient itself.
-            variables = [
-                [
-                    leaf if name in own else leaf.clone()
-                    for leaf, own in zip(leaves, places, strict=True)
-                ]
-                for name, leaves in state.variables.items()
-                if name != "theta"
-            ]
-            shared = [t.item() for t in (*state.scalars.values(), state.time, state.step)]
-        value = torch.nan if loss is None else sign * float(loss)
-        numbers = [*shared, *prepared.settings, value, group["seed"] % 2**63, elements.first]
-        columns = [self._real(column) for column in (parameters, *variables, gradients)]
-        try:
-            after = native.step(place, plan, columns, elements, numbers)
-        except UnfitError as error:
-            raise CompatibilityError(f"compile=True does not fit: {error}") from error
-        for name, leaves in zip(names, variables if fresh else (), strict=False):
-            for own, leaf, parameter in zip(places, leaves, parameters, strict=True):
-                own[name] = complex_view(leaf, parameter)
-        group.update(zip((*scalars, "time", "step"), after, strict=False))
+        group = self.param_groups[place]
+        places, later = self._places(parameters), self.scheme.regular_start
+        if self.control is not None:
+            flow, _, _ = self._plan(place)
+            end = trials.begun(group, places, parameters, flow, loss, later)
+            trials.choose_step_size(self.control, group, places, parameters, end, flow)
+        prepared = self._prepared(place)
+        check_loss(prepared.plan.flow, loss is None and prepared.uses_loss)
+        moving = Moving(group, places, parameters, gradients, elements)
+        step_native(native, place, prepared, moving, loss, later, self._real)
 
     def _settings(self, place: int) -> Iterable[str]:
         """What a plan is made of, by its names in a group."""

@@ -1,6 +1,7 @@
 """The oracle of an optimizer: gradients that a training loop left in the parameters."""
 
 from collections.abc import Callable, Iterable, Sequence
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -34,6 +35,51 @@ def complex_view(leaf: Tensor, like: Tensor) -> Tensor:
     return torch.view_as_complex(leaf) if like.is_complex() else leaf
 
 
+class SameSample:
+    """A closure that draws the same random numbers whenever it is called within a step.
+
+    Args:
+        closure: Clears gradients, runs backward and returns the loss.
+        loss: The same without gradients, if there is a cheaper way.
+
+    Attributes:
+        forward: The loss without gradients, None if there is no cheaper way.
+    """
+
+    def __init__(self, closure: Callable[[], Tensor], loss: Callable[[], Tensor] | None):
+        """See the class."""
+        self._closure = closure
+        self.forward = None if loss is None else partial(self._repeated, loss)
+        self._before = _random_state()
+        self._after: list[Tensor] | None = None
+
+    def __call__(self) -> Tensor:
+        """The closure's loss."""
+        return self._repeated(self._closure)
+
+    def finish(self) -> None:
+        """Goes on with the random numbers that one call leaves, however many there were."""
+        if self._after is not None:
+            _set_random_state(self._after)
+
+    def _repeated(self, function: Callable[[], Tensor]) -> Tensor:
+        _set_random_state(self._before)
+        value = function()
+        self._after = self._after or _random_state()
+        return value
+
+
+def _random_state() -> list[Tensor]:
+    states = [torch.get_rng_state()]
+    return states + (torch.cuda.get_rng_state_all() if torch.cuda.is_initialized() else [])
+
+
+def _set_random_state(states: list[Tensor]) -> None:
+    torch.set_rng_state(states[0])
+    if states[1:]:
+        torch.cuda.set_rng_state_all(states[1:])
+
+
 class GradientOracle:
     """Reads p.grad, after calling the closure where the position has moved.
 
@@ -54,14 +100,15 @@ class GradientOracle:
         """See the class."""
         self._parameters, self._sign = parameters, sign
         self._closure, self._remedy = closure, remedy
+        self._forward = closure.forward if isinstance(closure, SameSample) else None
 
     def read(self, loss: Tensor | float | None) -> Evaluation:
         """The gradients that are there."""
         gradient = tuple(real_views([parameter.grad for parameter in self._parameters]))
         if self._sign < 0:
             gradient = tuple(-leaf for leaf in gradient)
-        value = torch.nan if loss is None else self._sign * torch.as_tensor(loss).detach()
-        return Evaluation(torch.as_tensor(value, dtype=torch.float64), gradient)
+        value = torch.tensor(torch.nan) if loss is None else torch.as_tensor(loss)
+        return Evaluation(self._signed(value), gradient)
 
     def evaluate(self, position: Leaves, sample: Sample) -> Evaluation:
         """Moves the parameters to the position, calls the closure and reads the gradients.
@@ -71,11 +118,30 @@ class GradientOracle:
         """
         if self._closure is None:
             raise CompatibilityError(self._remedy)
-        with torch.no_grad():
-            for parameter, leaf in zip(self._parameters, position, strict=True):
-                parameter.copy_(complex_view(leaf, parameter))
+        self._move(position)
         with torch.enable_grad():
             loss = self._closure()
         evaluation = self.read(loss)
         # The closure writes into the same gradient tensors again.
         return Evaluation(evaluation.loss, tuple(g.clone() for g in evaluation.gradient))
+
+    @property
+    def forward_alone(self) -> bool:
+        """Whether the loss can be had without its gradient."""
+        return self._forward is not None
+
+    def losses(self, position: Leaves, sample: Sample) -> Tensor:
+        """The loss at a position, 0-d, float64."""
+        if self._forward is None:
+            return self.evaluate(position, sample).loss
+        self._move(position)
+        with torch.no_grad():
+            return self._signed(self._forward())
+
+    def _move(self, position: Leaves) -> None:
+        with torch.no_grad():
+            for parameter, leaf in zip(self._parameters, position, strict=True):
+                parameter.copy_(complex_view(leaf, parameter))
+
+    def _signed(self, loss: Tensor) -> Tensor:
+        return self._sign * loss.detach().to(torch.float64)

@@ -13,10 +13,11 @@ from flowopt.errors import CompatibilityError
 from flowopt.flows import EquationFlow
 from flowopt.optim import torch_state
 from flowopt.optim.blocks.equation import FLOW, LETTERS
+from flowopt.optim.controlled.trials import check_control
 from flowopt.optim.flow_optimizer import FlowOptimizer
 from flowopt.optim.torch_state import Twin, from_torch, to_torch
 
-OPTIONS = ("maximize", "seed", "foreach", "differentiable", "compile")
+OPTIONS = ("control", "maximize", "seed", "foreach", "differentiable", "compile")
 # Arguments of torch's that no equation needs, and what to do instead.
 ONLY_TORCH = {
     "capturable": "a step reads live numbers on the host, which a CUDA graph would freeze",
@@ -59,19 +60,31 @@ class Preset(FlowOptimizer):
     def __init__(self, params: Iterable, *args: object, **settings: object):
         """Binds the arguments of the method."""
         bound = self.__signature__.bind(params, *args, **settings)
+        lr = bound.arguments.get("lr")
         bound.apply_defaults()
         defaults = dict(bound.arguments)
         for name, reason in ONLY_TORCH.items():
             if defaults.pop(name):
                 raise CompatibilityError(f"{name}=True: {reason}; leave it out")
         options = {name: defaults.pop(name) for name in OPTIONS}
-        params, foreach, compiled = (
+        params, control, foreach, compiled = (
             defaults.pop("params"),
+            options.pop("control"),
             options.pop("foreach"),
             options.pop("compile"),
         )
         method = self.method(**defaults)
-        self.flow, self.scheme = method.rule.flow, method.scheme
+        self.flow, self.scheme, self.control = method.rule.flow, method.scheme, control
+        if control is not None:
+            if control.rejects:
+                raise CompatibilityError(
+                    f"{control!r} compares energies of one flow, and {method.name} keeps its betas "
+                    "while steps change: use flowopt.optim.EnergyAdam and its like"
+                )
+            follow = options["differentiable"]
+            check_control(
+                control, self.flow, self.scheme, lr=lr, compile=compiled, differentiable=follow
+            )
         self._start(params, {**defaults, **options}, foreach, compiled)
 
     def torch_state_dict(self) -> dict[str, Any]:

@@ -15,6 +15,10 @@ from flowopt.stepper import Carry
 # Kept between steps by schemes that end with a gradient.
 CARRIED = "end_gradient"
 END_LOSS = "end_loss"
+# Where a step began, kept for controls that judge it by the gradient of the next.
+STARTED = "step_start"
+# What a control remembers, in groups.
+MEMORY = "control_memory"
 
 Places = Sequence[dict[str, Any]]
 

@@ -1,0 +1,1 @@
+"""Optimizers under a control."""

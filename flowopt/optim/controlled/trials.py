@@ -1,0 +1,222 @@
+"""Steps of an optimizer under a control: what it remembers, and trials until one is accepted."""
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from flowopt.core.evaluation import Evaluation
+from flowopt.core.interfaces import FlowLike, Point, Scheme, StepControl, Trial
+from flowopt.core.state import State, all_finite
+from flowopt.core.trajectory import Status
+from flowopt.errors import CompatibilityError
+from flowopt.flows import EquationFlow
+from flowopt.optim.gradients import GradientOracle, SameSample, complex_view, real_view
+from flowopt.optim.storage import MEMORY, STARTED, Places, stored_state
+from flowopt.stepper import STATUS_TYPE, Carry, Stepper
+
+# Trials of one step. Halved so often, a step of any size moves nothing.
+MOST_TRIALS = 60
+COUNTS = ("gradients", "losses", "rejected")
+# By how much two identical calls of a loss may differ: sums on a GPU have no fixed order.
+SAME_LOSS = 1e-5
+
+
+def check_control(
+    control: StepControl,
+    flow: FlowLike,
+    scheme: Scheme,
+    *,
+    lr: object,
+    compile: object,
+    differentiable: object,
+) -> None:
+    """Raises `CompatibilityError` where a control does not fit an optimizer."""
+    if lr is not None:
+        raise CompatibilityError(
+            f"lr={lr!r} came with control={control!r}, which says how far to step: leave lr out, "
+            "and give the control its first step"
+        )
+    control.check(flow, scheme)
+    if compile and control.rejects:
+        raise CompatibilityError(
+            f"compile=True: {control!r} rejects steps, for which your loss is called within a "
+            "step: leave compile out"
+        )
+    if differentiable:
+        raise CompatibilityError(
+            f"differentiable=True: autograd does not follow the step sizes of {control!r}: leave "
+            "one of them out"
+        )
+
+
+@contextmanager
+def callable_loss(
+    control: StepControl | None,
+    closure: Callable[[], Tensor] | None,
+    loss: Callable[[], Tensor] | None,
+    clear: Callable[[], None],
+) -> Iterator[Callable[[], Tensor] | None]:
+    """What is called within a step: the closure, or one made of the loss.
+
+    Args:
+        control: If it rejects, all calls draw the same random numbers.
+        closure: Clears gradients, runs backward and returns the loss.
+        loss: Returns the loss.
+        clear: Clears gradients.
+
+    Raises:
+        CompatibilityError: Both came, or a control that rejects has neither.
+    """
+    if loss is not None:
+        if closure is not None:
+            raise CompatibilityError("step took both a closure and a loss: give one of them")
+        closure = partial(_differentiated, clear, loss)
+    if control is None or not control.rejects:
+        yield closure
+        return
+    if closure is None:
+        raise CompatibilityError(
+            f"{control!r} compares losses: call step(closure) or step(loss=...)"
+        )
+    same = SameSample(closure, loss)
+    try:
+        yield same
+    finally:
+        same.finish()
+
+
+def _differentiated(clear: Callable[[], None], loss: Callable[[], Tensor]) -> Tensor:
+    clear()
+    value = loss()
+    value.backward()
+    return value
+
+
+def check_one_group(control: StepControl, closure_free: bool) -> None:
+    """Raises `CompatibilityError` where a control can not judge several groups."""
+    if control.rejects or not closure_free:
+        raise CompatibilityError(
+            f"{control!r} with several groups: a control judges each by itself, by the gradient "
+            "at the start of a step, and can not reject; put all parameters into one group"
+        )
+
+
+def begun(
+    group: dict[str, Any],
+    places: Places,
+    parameters: list[Tensor],
+    flow: EquationFlow,
+    loss: Tensor | None,
+    later: bool,
+) -> Point:
+    """State, loss and gradient at the start of a step."""
+    sign = -1.0 if group["maximize"] else 1.0
+    evaluation = GradientOracle(parameters, sign, None, "").read(loss)
+    step_size = torch.tensor(float(group["lr"]), dtype=torch.float64)
+    state = stored_state(group, places, parameters, flow, evaluation, later, step_size)
+    return Point(state, evaluation)
+
+
+def choose_step_size(
+    control: StepControl,
+    group: dict[str, Any],
+    places: Places,
+    parameters: Sequence[Tensor],
+    end: Point,
+    flow: FlowLike,
+) -> None:
+    """Writes the size of the next step into a group, where nothing is rejected.
+
+    Args:
+        control: Judges the last step by the loss and gradient with which the next one begins.
+        group: Of `param_groups`.
+        places: `optimizer.state` of each parameter.
+        parameters: Those that move.
+        end: Where the last step ended, on the minibatch of the next.
+        flow: What is stepped.
+    """
+    # With lr = 0 torch's distributed checkpoint makes steps that must not be seen.
+    if float(group["lr"]) == 0.0:
+        return
+    step_size, memory = _remembered(control, group, end, flow)
+    # A parameter that had no gradient before has not begun yet.
+    if all(STARTED in place for place in places):
+        began = tuple(real_view(place[STARTED]) for place in places)
+        begin = Point(end.state.with_position(began), end.evaluation)
+        finite = all_finite(end.evaluation.gradient, 0)
+        verdict = control.judge(Trial(flow, begin, end, None, 0, finite, step_size, memory))
+        step_size = torch.where(finite, verdict.step_size, step_size)
+        pairs = zip(verdict.memory, memory, strict=True)
+        memory = tuple(torch.where(finite, new, old) for new, old in pairs)
+    if control.uses_gradient(flow):
+        for place, leaf, parameter in zip(places, end.state.position, parameters, strict=True):
+            place[STARTED] = complex_view(leaf.clone(), parameter)
+    step_size, _ = control.refresh(end.state, step_size, memory, 1)
+    _remember(group, step_size, memory)
+
+
+def tried(group: dict[str, Any], stepper: Stepper, state: State, evaluation: Evaluation) -> Carry:
+    """The carry after the trials of a step, the start with a shorter step if none was accepted.
+
+    Args:
+        group: Of `param_groups`, where step size, memory and costs are kept.
+        stepper: With the control, and the oracle of this step's sample.
+        state: Where the step begins.
+        evaluation: Loss and gradient there.
+
+    Raises:
+        CompatibilityError: The loss changes under an identical call.
+    """
+    probes = MEMORY not in group
+    if probes:
+        _check_same(evaluation.loss, stepper.oracle.evaluate(state.position, None).loss)
+    begin = Point(state, evaluation)
+    step_size, memory = _remembered(stepper.control, group, begin, stepper.flow)
+    none = torch.zeros_like(state.step)
+    running = torch.full_like(none, int(Status.RUNNING), dtype=STATUS_TYPE)
+    carry = Carry(state, evaluation, step_size, memory, running, none, none, none, none)
+    for _ in range(MOST_TRIALS):
+        carry = stepper.advance(carry)
+        if bool(carry.state.step != state.step) or int(carry.status) != Status.RUNNING:
+            break
+    _remember(group, carry.step_size, carry.memory)
+    made = {"gradients": 1 + probes + int(carry.gradients), "rejected": int(carry.rejected)}
+    alone = "losses" if stepper.oracle.forward_alone else "gradients"
+    made[alone] = made.get(alone, 0) + int(carry.losses)
+    for name, number in made.items():
+        group[name] = group.get(name, 0) + number
+    # Its gradient is that of the start: the next step begins on another sample.
+    return replace(carry, evaluation=None)
+
+
+def _remembered(
+    control: StepControl, group: dict[str, Any], point: Point, flow: FlowLike
+) -> tuple[Tensor, tuple[Tensor, ...]]:
+    if MEMORY not in group:
+        return control.start(point, flow)
+    memory = tuple(v if isinstance(v, Tensor) else _number(v) for v in group[MEMORY])
+    return torch.tensor(float(group["lr"]), dtype=torch.float64), memory
+
+
+def _remember(group: dict[str, Any], step_size: Tensor, memory: tuple[Tensor, ...]) -> None:
+    group["lr"] = float(step_size)
+    group[MEMORY] = [value.clone() if value.ndim else value.item() for value in memory]
+
+
+def _check_same(first: Tensor, again: Tensor) -> None:
+    """Raises `CompatibilityError` where a loss is another one when it is called again."""
+    if not torch.allclose(first, again.detach().to(first), rtol=SAME_LOSS, equal_nan=True):
+        raise CompatibilityError(
+            f"the loss was {float(first)} and, called again with the same parameters and random "
+            f"numbers, {float(again)}: a control that rejects compares losses of one sample, so "
+            "the closure must not draw data; draw the minibatch before step(closure)"
+        )
+
+
+def _number(value: float | bool | int) -> Tensor:
+    return torch.tensor(value, dtype=torch.float64 if isinstance(value, float) else None)
