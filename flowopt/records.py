@@ -135,7 +135,7 @@ class Recorder:
         if not self._scheme.interpolant_order:
             raise CompatibilityError(
                 f"record {key!r} at times: {self._scheme!r} gives no states within its steps: use "
-                "RungeKutta('dopri5'), or give a number of steps"
+                "RungeKutta('dopri5') or 'tsit5', or give a number of steps"
             )
         increasing = times.ndim == 1 and bool((times.diff() > 0).all())
         if times.dtype != torch.float64 or not increasing or not bool(times.isfinite().all()):

@@ -1,5 +1,7 @@
 """States at given times within steps: exact at their ends, of their order between, each its own."""
 
+from fractions import Fraction
+
 import pytest
 import torch
 
@@ -52,9 +54,26 @@ def test_states_within_a_step_have_the_order_that_the_scheme_claims(name):
     assert abs(float(2 * second - first) - (scheme.interpolant_order + 1)) < 0.1, errors
 
 
-def test_dormand_and_prince_have_an_interpolant_of_order_four():
+def test_pairs_of_order_five_have_interpolants_of_order_four():
     orders = {name: scheme.interpolant_order for name, scheme in INTERPOLATING.items()}
-    assert orders == {"dopri5": 4}
+    assert orders == {"dopri5": 4, "tsit5": 4}
+
+
+def test_the_interpolant_of_tsitouras_is_the_printed_one():
+    """Weights at half the step, by the factors of the paper."""
+    printed = [
+        -1.0530884977290216 * 0.5 * (0.5 - 1.3299890189751412)
+        * (0.25 - 1.4364028541716351 * 0.5 + 0.7139816917074209),
+        0.1017 * 0.25 * (0.25 - 2.1966568338249754 * 0.5 + 1.2949852507374631),
+        2.490627285651252793 * 0.25 * (0.25 - 2.38535645472061657 * 0.5 + 1.57803468208092486),
+        -16.54810288924490272 * (0.5 - 1.21712927295533244) * (0.5 - 0.61620406037800089) * 0.25,
+        47.37952196281928122 * (0.5 - 1.203071208372362603) * (0.5 - 0.658047292653547382) * 0.25,
+        -34.87065786149660974 * (0.5 - 1.2) * (0.5 - 2 / 3) * 0.25,
+        2.5 * (0.5 - 1) * (0.5 - 0.6) * 0.25,
+    ]  # fmt: skip
+    rows = fo.RungeKutta("tsit5").tableau.interpolant
+    found = [float(sum(c * Fraction(1, 2) ** n for n, c in enumerate(row, 1))) for row in rows]
+    assert found == pytest.approx(printed, rel=1e-14)
 
 
 @pytest.mark.parametrize("tolerance", [1e-4, 1e-7, 1e-10])
