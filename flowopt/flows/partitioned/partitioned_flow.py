@@ -30,7 +30,7 @@ class PartitionedFlow:
 
     A splitting word is spelled for all blocks; `letters` says what one of its letters means to a
     block. Under the word "AOAB", AdLaLa is adaptive Langevin dynamics for the first layer, to which
-    O means the whole thermostat, and Langevin dynamics for the rest:
+    O means the whole thermostat, and Langevin dynamics for the rest::
 
         PartitionedFlow(
             Partition(network, {"first": "0.*", "rest": ...}),
