@@ -25,6 +25,8 @@ ADAPTIVE = {"adaptive_heun": 2, "bosh3": 3, "dopri5": 5, "dopri8": 8}
 LOOSEST_TOLERANCE, TIGHTEST_TOLERANCE = 1e-2, 1e-12
 # More than two steps back, implicit_adams is of order four with this setting.
 OPTIONS = {"implicit_adams": {"max_order": 4}}
+# Strong orders of ours other than 1: what shares normals between steps is half a kick off the path.
+STRONG = {"leimkuhler_matthews": 0.5}
 # Strong orders for noise that does not depend on what it drives; method → (reading, order).
 STOCHASTIC = {
     "euler": ("ito", 1.0),
@@ -111,8 +113,9 @@ def fitting_schemes(flow: fo.Flow, words: tuple[str, ...]) -> list[Scheme]:
 def entrants(flow: fo.Flow, words: tuple[str, ...]) -> Iterator[Entrant]:
     """Everyone who can follow a flow."""
     for scheme in fitting_schemes(flow, words):
-        claimed = 1.0 if flow.noisy else scheme.order(flow)
-        yield Entrant(scheme_name(scheme), "flowopt", claimed, _ours(scheme))
+        label = scheme_name(scheme)
+        claimed = STRONG.get(label, 1.0) if flow.noisy else scheme.order(flow)
+        yield Entrant(label, "flowopt", claimed, _ours(scheme))
     if flow.noisy:
         same = all(not {*w.drives} & {*w.depends_on} for w in flow.wiener)
         for method, (reading, order) in STOCHASTIC.items():

@@ -96,7 +96,9 @@ def _with_truth(folder: ResultFolder, setting: Setting, plan: Config) -> tuple[S
         kept = _unit(folder, "true flow", lambda: _reference(setting))
         return setting, torch.from_numpy(kept.position.values)
     system = fo.adapters.to_torchsde(setting.flow, setting.problem)
-    path = system.path(system.pack(setting.start), 0.0, setting.time, seed=plan.seed)
+    # A scheme may look one step ahead.
+    end = setting.time * (1 + 1 / step_numbers(plan)[0])
+    path = system.path(system.pack(setting.start), 0.0, end, seed=plan.seed)
     setting = Setting(setting.flow, setting.problem, setting.start, setting.time, path)
     finest = next(e for e in entrants(setting.flow, ()) if e.label == "torchsde srk")
     # Asked in this order every time, so that the path is the same when a run is resumed.
