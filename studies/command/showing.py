@@ -129,7 +129,9 @@ def _starts(flow: fo.Flow) -> list[str]:
     lines = [f"{variable} = {equations.start.get(variable, 0)}" for variable in moved]
     if later := equations.later_start:
         values = ", ".join(f"{variable} = {value}" for variable, value in later.values.items())
-        lines.append(f"schemes on the summed drift begin at t = {later.time}, with {values}")
+        lines.append(
+            f"schemes on the summed drift begin at t = {later.time.evalf(3)}, with {values}"
+        )
     return lines
 
 

@@ -112,6 +112,19 @@ def test_with_noise_stationary_errors_are_within_their_standard_errors(noisy):
     assert np.isnan(noisy.moment_error.sel(entrant="torchsde euler")).all()
 
 
+def test_overdamped_entrants_follow_one_path_though_some_diverge(tmp_path):
+    """On the double well Euler–Maruyama leaps away with the coarsest steps."""
+    config = Config(
+        "double_well", "overdamped_langevin", steps=4, levels=4, paths=100, chains=2, duration=2.0
+    )
+    arrays = run(config, out=tmp_path).read_dataset("arrays.nc")
+    orders = {"euler_maruyama": 1.0, "leimkuhler_matthews": 0.5}
+    for name, order in orders.items():
+        assert float(arrays.claimed.sel(entrant=name)) == order
+    errors = arrays.error.sel(entrant="leimkuhler_matthews")
+    assert float(np.log2(errors[-2] / errors[-1])) == pytest.approx(0.5, abs=0.2)
+
+
 def _truth(problem, temperature=0.5):
     flow = fo.flows.langevin(friction=1.0, temperature=temperature)
     setting = Setting(flow, problem, torch.zeros(1, problem.dim).double(), 1.0)
