@@ -33,6 +33,16 @@ class LyapunovControl:
         first_step: h of the first trial, a float or a (*batch,) tensor.
         largest_step: Bound of h.
         restart: Whether every step begins again with `first_step`, instead of growing.
+        bisections: How often, once a shorter step holds, the longest that does is looked for
+            between it and the one that failed last, by geometric means.
+        model: Safety ρ < 1 of a quadratic model of E along the step, which then gives the next h
+            after success and failure alike: h·ρ(1 − λ)/(1 − c), at most h·growth, where E has
+            changed by c·h·Ė. `shrink` is for steps that leave the finite numbers.
+        cumulative: Whether the fall since the start is compared with λ·h·ΣĖ over all steps.
+
+    Published under these settings: LC_EGD (growth 1e4), LC_EGD2 (shrink 1/30, growth 1e4,
+    bisections 3), LC_EGD3 (model 0.9, growth 90), LCI_EGD (cumulative), and decrease by restarts
+    (dissipation 0, shrink ⅔, restart).
 
     Raises:
         ConfigurationError: A number is out of its range.
@@ -57,6 +67,9 @@ class LyapunovControl:
         first_step: float | Tensor = 0.1,
         largest_step: float = math.inf,
         restart: bool = False,
+        bisections: int = 0,
+        model: float | None = None,
+        cumulative: bool = False,
     ):
         """See the class."""
         ranges = {
@@ -64,6 +77,8 @@ class LyapunovControl:
             "shrink": (shrink, 0 < shrink < 1, "lies between 0 and 1"),
             "growth": (growth, 1 <= growth < math.inf, "is finite and at least 1"),
             "largest_step": (largest_step, largest_step > 0, "is positive"),
+            "bisections": (bisections, bisections in range(61), "is a whole number up to 60"),
+            "model": (model, model is None or 0 < model < 1, "lies between 0 and 1"),
         }
         for name, (value, fits, meaning) in ranges.items():
             if not fits:
@@ -75,7 +90,12 @@ class LyapunovControl:
         )
         self.energy = energy
         self.first_step = first_step
-        self.restart = restart
+        self.restart, self.bisections, self.cumulative = restart, bisections, cumulative
+        self.model = None if model is None else torch.tensor(model, dtype=torch.float64)
+        if bisections and model is not None:
+            raise ConfigurationError(
+                "bisections and model both say which step comes next: give one of them"
+            )
 
     def __repr__(self) -> str:
         """As it is written."""
@@ -83,6 +103,10 @@ class LyapunovControl:
         values = [f"{name}={getattr(self, name).item():g}" for name in numbers]
         if self.restart:
             values = [*values[:2], "restart=True"]
+        if self.model is not None:
+            values += [f"model={self.model.item():g}"]
+        values += [f"bisections={self.bisections}"] if self.bisections else []
+        values += ["cumulative=True"] if self.cumulative else []
         return f"LyapunovControl({', '.join(values)})"
 
     def check(self, flow: FlowLike, scheme: Scheme) -> None:
@@ -110,7 +134,10 @@ class LyapunovControl:
     def start(self, point: Point, flow: FlowLike) -> tuple[Tensor, tuple[Tensor, ...]]:
         """First step size for every trajectory, which it remembers."""
         first = first_steps(self.first_step, point)
-        return first, (first,)
+        none = torch.zeros_like(first)
+        asked = (self._energy(flow).value(*point), none) if self.cumulative else ()
+        bracket = (none, none, none) if self.bisections else ()
+        return first, (first, *asked, *bracket)
 
     def refresh(
         self, state: State, step_size: Tensor, memory: tuple[Tensor, ...], trials: int
@@ -120,17 +147,54 @@ class LyapunovControl:
 
     def judge(self, trial: Trial) -> Verdict:
         """Accepts what dissipates enough."""
-        (first,) = trial.memory
+        first, *more = trial.memory
         energy = self._energy(trial.flow)
         # Not remembered from the step before, which may have ended on another minibatch.
         before, after = energy.value(*trial.before), energy.value(*trial.after)
         lost = torch.clamp(energy.dissipation(*where_moved(trial)), min=0.0)
-        accept = trial.finite & (before - after >= self.dissipation * trial.step_size * lost)
-        longer = torch.clamp(self.growth * trial.step_size, max=self.largest_step)
-        step_size = torch.where(
-            accept, first if self.restart else longer, self.shrink * trial.step_size
-        )
-        return Verdict(accept, step_size, trial.memory)
+        asked, since = lost, before
+        if self.cumulative:
+            since, total, *more = more
+            asked = total + lost
+        holds = since - after >= self.dissipation * trial.step_size * asked
+        holds = trial.finite & holds
+        accept, shorter, bracket = holds, self.shrink * trial.step_size, ()
+        longer = self.growth * trial.step_size
+        if self.model is not None:
+            longer, shorter = self._modelled(trial, (before - after) / trial.step_size, lost)
+        if self.bisections:
+            accept, shorter, bracket = self._bisected(holds, trial.step_size, shorter, *more)
+        longer = first if self.restart else torch.clamp(longer, max=self.largest_step)
+        falls = (since, torch.where(accept, asked, total)) if self.cumulative else ()
+        step_size = torch.where(accept, longer, shorter)
+        return Verdict(accept, step_size, (first, *falls, *bracket))
+
+    def _modelled(self, trial: Trial, fall: Tensor, lost: Tensor) -> tuple[Tensor, Tensor]:
+        """The next step after success and after failure, by how much of the rate was kept."""
+        asked = (1.0 - self.dissipation) * lost
+        curved = torch.maximum(lost - fall, self.model / self.growth * asked)
+        factor = self.model * asked / curved
+        known = trial.finite & (factor == factor)
+        longer = trial.step_size * torch.where(known, factor, self.growth)
+        return longer, trial.step_size * torch.where(known, factor, self.shrink)
+
+    def _bisected(
+        self, holds: Tensor, step: Tensor, shorter: Tensor, low: Tensor, high: Tensor, left: Tensor
+    ) -> tuple[Tensor, Tensor, tuple[Tensor, Tensor, Tensor]]:
+        """Whether to accept, the next trial, and what is known: h that holds, h that fails, trials.
+
+        Both are zero at first; where no trial is left and the last has failed, the longest h that
+        holds is tried again.
+        """
+        inside = low > 0
+        begins = holds & ~inside & (high > 0)
+        left = torch.where(begins, float(self.bisections), left - (inside & (left > 0)).double())
+        accept = holds & ~begins & (left <= 0)
+        low = torch.where(holds, step, low)
+        high = torch.where(holds, high, step)
+        middle = torch.where(left > 0, torch.sqrt(low * high), low)
+        step = torch.where(low > 0, middle, shorter)
+        return accept, step, tuple(torch.where(accept, 0.0, x) for x in (low, high, left))
 
     def _energy(self, flow: FlowLike) -> Energy:
         return flow.energy(self._name(flow))

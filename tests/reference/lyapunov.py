@@ -23,6 +23,62 @@ def controlled_descent(problem, start, *, dissipation, shrink, growth, first, re
     return path
 
 
+def dichotomy_descent(problem, start, *, dissipation, shrink, growth, first, loops, steps):
+    """LC_EGD2: after a rejection, bisects log h between what holds and what failed last."""
+    theta, h = start, first
+    path = [theta]
+    for _ in range(steps):
+        gradient, loss = problem.gradient(theta), float(problem.loss(theta))
+        slope = float((gradient * gradient).sum())
+
+        def holds(h, theta=theta, gradient=gradient, loss=loss, slope=slope):
+            return float(problem.loss(theta - h * gradient)) - loss <= -dissipation * h * slope
+
+        failed = None
+        while not holds(h):
+            failed, h = h, h * shrink
+        for _ in range(loops if failed else 0):
+            middle = math.sqrt(h * failed)
+            h, failed = (middle, failed) if holds(middle) else (h, middle)
+        theta, h = theta - h * gradient, growth * h
+        path.append(theta)
+    return path
+
+
+def modelled_descent(problem, start, *, dissipation, safety, floor, first, steps):
+    """LC_EGD3: h ← ρh(1 − λ)|g|²/max((R⁺ − R)/h + |g|², ε₀(1 − λ)|g|²) after every trial."""
+    theta, h = start, first
+    path = [theta]
+    for _ in range(steps):
+        gradient, loss = problem.gradient(theta), float(problem.loss(theta))
+        slope, accepted = float((gradient * gradient).sum()), False
+        while not accepted:
+            after = theta - h * gradient
+            change = float(problem.loss(after)) - loss
+            accepted = change <= -dissipation * h * slope
+            asked = (1 - dissipation) * slope
+            h *= safety * asked / max(change / h + slope, floor * asked)
+        theta = after
+        path.append(theta)
+    return path
+
+
+def cumulative_descent(problem, start, *, dissipation, shrink, growth, first, steps):
+    """LCI_EGD: R − R₀ ≤ −λh Σ|g|² over all steps so far."""
+    theta, h, total = start, first, 0.0
+    path = [theta]
+    for _ in range(steps):
+        gradient = problem.gradient(theta)
+        total += float((gradient * gradient).sum())
+        while float(problem.loss(theta - h * gradient)) - float(problem.loss(start)) > (
+            -dissipation * h * total
+        ):
+            h *= shrink
+        theta, h = theta - h * gradient, growth * h
+        path.append(theta)
+    return path
+
+
 def controlled_momentum(problem, start, *, rate, dissipation, shrink, growth, first, steps):
     """m ← (1 − bh)m + bhg, θ ← θ − hm; E = bR + |m|²/2 falls by λbh|m′|², as in LC_M."""
     theta, m, h = start, torch.zeros_like(start), first
