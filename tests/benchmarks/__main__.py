@@ -10,14 +10,14 @@ from pathlib import Path
 import torch
 
 from tests.benchmarks import builds, eager, kernels, marquardt, updates
-from tests.benchmarks.measure import Ratio
+from tests.benchmarks.measure import HEAD
 
 SUITES = {
-    "eager": eager.ratios,
-    "kernels": kernels.ratios,
-    "updates": updates.ratios,
-    "builds": builds.ratios,
-    "marquardt": marquardt.ratios,
+    "eager": eager.comparisons,
+    "kernels": kernels.comparisons,
+    "updates": updates.comparisons,
+    "builds": builds.comparisons,
+    "marquardt": marquardt.comparisons,
 }
 
 
@@ -27,9 +27,22 @@ def main() -> int:
     parser.add_argument("--rounds", type=int, default=5, help="counted rounds (default 5)")
     parser.add_argument("--out", type=Path, default=Path("results/benchmarks.json"))
     parser.add_argument("--suite", choices=SUITES, nargs="*", default=list(SUITES))
+    parser.add_argument("--only", default="", metavar="TEXT", help="rows whose name contains TEXT")
     arguments = parser.parse_args()
-    found = [ratio for name in arguments.suite for ratio in SUITES[name](arguments.rounds)]
-    print(_table(found))
+    chosen = [
+        comparison
+        for suite in arguments.suite
+        for comparison in SUITES[suite]()
+        if arguments.only in comparison.name
+    ]
+    if not chosen:
+        parser.error(f"--only {arguments.only!r}: no row of {arguments.suite} has that in its name")
+    print(HEAD)
+    found = []
+    for comparison in chosen:
+        for ratio in comparison.measure(arguments.rounds):
+            print(ratio, flush=True)
+            found.append(ratio)
     arguments.out.parent.mkdir(parents=True, exist_ok=True)
     content = {"environment": environment(), "ratios": [asdict(ratio) for ratio in found]}
     arguments.out.write_text(json.dumps(content, indent=2) + "\n")
@@ -45,17 +58,6 @@ def environment() -> dict[str, object]:
         "processor": platform.processor() or platform.machine(),
         "capability": torch.backends.cpu.get_cpu_capability(),
     }
-
-
-def _table(found: list[Ratio]) -> str:
-    width = max(len(ratio.name) for ratio in found)
-    head = f"{'comparison':<{width}}  {'ours/ms':>9}  {'peer/ms':>9}  {'ratio':>6}  {'bar':>5}"
-    rows = [
-        f"{r.name:<{width}}  {r.ours * 1e3:9.1f}  {r.peer * 1e3:9.1f}  {r.ratio:6.2f}  {r.bar:5.2f}"
-        + ("" if r.holds else "  beyond the bar")
-        for r in found
-    ]
-    return "\n".join([head, *rows])
 
 
 if __name__ == "__main__":

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from typing import NamedTuple
 
 import torch
 
@@ -17,7 +18,7 @@ from flowopt.kernels.native.machine import this_machine
 from flowopt.kernels.step import Part
 from tests.benchmarks.eager import TwoParameters
 from tests.benchmarks.kernels import Network
-from tests.benchmarks.measure import Ratio
+from tests.benchmarks.measure import Ratio, ratio_of
 
 FOUND_AGAIN = 0.05
 # Operations of a step up to which a build may take so many seconds.
@@ -73,23 +74,34 @@ def _in_a_process(name: str, folder: str) -> tuple[float, int]:
     return float(seconds), int(operations)
 
 
-def ratios(rounds: int = 5) -> list[Ratio]:
-    """Seconds over those allowed, best of several processes."""
-    found = []
-    for name in WORKS:
-        built, again = [], []
-        for _ in range(min(rounds, 3)):
+class Build(NamedTuple):
+    """Seconds over those allowed, in processes of their own."""
+
+    name: str
+
+    def measure(self, rounds: int) -> list[Ratio]:
+        """Building, and finding again."""
+        built, again, operations = [], [], 0
+        for _ in range(rounds):
             with tempfile.TemporaryDirectory() as folder:
-                seconds, operations = _in_a_process(name, folder)
+                seconds, operations = _in_a_process(self.name, folder)
                 built.append(seconds)
-                again.append(_in_a_process(name, folder)[0])
+                again.append(_in_a_process(self.name, folder)[0])
         allowed = next(limit for most, limit in LIMITS.items() if operations <= most)
-        pairs = [("build", min(built), allowed), ("found again", min(again), FOUND_AGAIN)]
-        found += [
-            Ratio(f"{what}: {name}, {operations} operations", ours, limit, ours / limit, 1.0)
-            for what, ours, limit in pairs
+        return [
+            ratio_of(
+                f"{what}: {self.name}, {operations} operations", [[t, limit] for t in times], 1
+            )
+            for what, times, limit in (
+                ("build", built, allowed),
+                ("found again", again, FOUND_AGAIN),
+            )
         ]
-    return found
+
+
+def comparisons() -> list[Build]:
+    """All works."""
+    return list(map(Build, WORKS))
 
 
 if __name__ == "__main__":

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 import flowopt as fo
 from flowopt.core.interfaces import Key
 from flowopt.core.noise import seeded_noise
-from tests.benchmarks.measure import Ratio, compare
+from tests.benchmarks.measure import Comparison, compare
 
 TRAJECTORIES = 57_600
 STEPS = 100
@@ -174,7 +174,7 @@ def train_by_hand(module: nn.Module, data: tuple[Tensor, Tensor], lr: float, ste
     return parameters, time, gradients
 
 
-def ratios(rounds: int = 5) -> list[Ratio]:
+def comparisons() -> list[Comparison]:
     """All comparisons of this file."""
     start, problem = _starts(), TwoParameters()
     flow = fo.flows
@@ -198,28 +198,24 @@ def ratios(rounds: int = 5) -> list[Ratio]:
             split,
             lambda: gradient_descent_by_hand(start, 0.1),
             bar=BAR,
-            rounds=rounds,
         ),
         compare(
             f"gradient descent as Euler(), {title}",
             gd,
             lambda: gradient_descent_by_hand(start, 0.1),
             bar=BAR,
-            rounds=rounds,
         ),
         compare(
             f"Adam, {title}",
             ensemble(adam.flow, adam.scheme, float(adam.step_size)),
             lambda: adam_by_hand(start, 0.01),
             bar=BAR,
-            rounds=rounds,
         ),
         compare(
             f"Langevin BAOAB, {title}",
             ensemble(thermal, fo.Splitting("BAOAB"), 0.1),
             lambda: baoab_by_hand(start, 0.1, 0.1),
             bar=BAR,
-            rounds=rounds,
         ),
         compare(
             f"Adam, network of {network.dim / 1e6:.1f} M parameters, 128 rows",
@@ -228,6 +224,5 @@ def ratios(rounds: int = 5) -> list[Ratio]:
             ),
             lambda: train_by_hand(module, (inputs, targets), 0.01, steps),
             bar=BAR,
-            rounds=rounds,
         ),
     ]

@@ -7,7 +7,7 @@ from torch import Tensor
 
 import flowopt as fo
 from tests.benchmarks.eager import TwoParameters
-from tests.benchmarks.measure import Ratio, compare
+from tests.benchmarks.measure import Comparison, compare
 
 TRAJECTORIES = 57_600
 SHORT, LONG = 300, 3000
@@ -37,7 +37,7 @@ def _starts(count: int, dim: int) -> Tensor:
     return 4.0 * torch.rand(count, dim, generator=generator, dtype=torch.float64) - 2.0
 
 
-def ratios(rounds: int = 5) -> list[Ratio]:
+def comparisons() -> list[Comparison]:
     """All comparisons of this file."""
     flows, two, network = fo.flows, TwoParameters(), Network()
     start, replicas = _starts(TRAJECTORIES, 2), _starts(10_000, network.dim) / 4.0
@@ -47,7 +47,7 @@ def ratios(rounds: int = 5) -> list[Ratio]:
     overdamped = fo.Flow.from_text(kicked, temperature=0.1)
     settled = fo.stop.gradient(1e-6)
 
-    def row(name, flow, scheme, problem, start, step_size, steps, stop=None) -> Ratio:
+    def row(name, flow, scheme, problem, start, step_size, steps, stop=None) -> Comparison:
         run = partial(
             fo.integrate, flow, scheme, problem, start, step_size=step_size, steps=steps, stop=stop
         )
@@ -57,7 +57,6 @@ def ratios(rounds: int = 5) -> list[Ratio]:
             lambda: run(compile=True),
             lambda: run(compile=False),
             bar=BAR,
-            rounds=rounds,
         )
 
     descent, word = flows.gradient_flow(), fo.Splitting("A")

@@ -9,6 +9,7 @@ import itertools
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import sklearn.datasets
 import torch
@@ -16,7 +17,7 @@ from torch import nn
 from torch.nn.functional import cross_entropy, mse_loss
 
 import flowopt as fo
-from tests.benchmarks.measure import Ratio
+from tests.benchmarks.measure import Ratio, ratio_of
 
 RATES = (1e-3, 3e-3, 1e-2, 3e-2)
 MOST_STEPS = 10_000
@@ -106,18 +107,27 @@ def runs(make: Callable) -> list[Reached]:
     return found
 
 
-def ratios(rounds: int) -> list[Ratio]:
-    """Seconds to the target over those of Adam with its best rate."""
-    found = []
-    for make in (diabetes, spirals):
-        dense, _, *others = runs(make)
-        target = make()[1]
+class ToTarget(NamedTuple):
+    """Seconds to the target over those of Adam with its best rate, once."""
+
+    make: Callable
+
+    @property
+    def name(self) -> str:
+        """Of the data."""
+        return f"Levenberg-Marquardt, {self.make.__name__}"
+
+    def measure(self, rounds: int) -> list[Ratio]:
+        """One row."""
+        dense, _, *others = runs(self.make)
+        target = self.make()[1]
         best = min((r for r in others if r.loss <= target), key=lambda r: r.seconds)
-        ratio = dense.seconds / best.seconds
-        found.append(
-            Ratio(f"{make.__name__}: LM / {best.name}", dense.seconds, best.seconds, ratio, 1.0)
-        )
-    return found
+        return [ratio_of(f"{self.name} / {best.name}", [[dense.seconds, best.seconds]], 1.0)]
+
+
+def comparisons() -> list[ToTarget]:
+    """Both networks."""
+    return list(map(ToTarget, (diabetes, spirals)))
 
 
 def main() -> None:

@@ -1,10 +1,11 @@
-"""Fair timing: two functions in turn, best of several, so that drift of the machine cancels."""
+"""Fair timing: two functions in turn, several rounds, so that drift of the machine cancels."""
 
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from statistics import median
+from typing import Protocol
 
 
 @dataclass(frozen=True)
@@ -16,6 +17,8 @@ class Ratio:
         ours: Best of our times.
         peer: Best of the peer's times.
         ratio: Median over rounds of ours / peer.
+        least: Smallest ratio of a round.
+        most: Largest ratio of a round.
         bar: The ratio that is asked for.
     """
 
@@ -23,6 +26,8 @@ class Ratio:
     ours: float
     peer: float
     ratio: float
+    least: float
+    most: float
     bar: float
 
     @property
@@ -30,26 +35,67 @@ class Ratio:
         """Whether the ratio is within the bar."""
         return self.ratio <= self.bar
 
+    def __str__(self) -> str:
+        """The row of the table in docs/benchmarks.md."""
+        missed = "" if self.holds else " (missed)"
+        return (
+            f"| {self.name} | {self.ours * 1e3:.1f} | {self.peer * 1e3:.1f} "
+            f"| {self.ratio:.2f}{missed} | {self.least:.2f} – {self.most:.2f} | {self.bar:.2f} |"
+        )
+
+
+HEAD = """\
+| comparison | ours / ms | other / ms | ratio | of all rounds | bar |
+|---|--:|--:|--:|--:|--:|"""
+
+
+class Measured(Protocol):
+    """What can be measured by its name."""
+
+    @property
+    def name(self) -> str:
+        """What is compared."""
+        ...
+
+    def measure(self, rounds: int) -> list[Ratio]:
+        """One row or several."""
+        ...
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Ours and a peer in turn after one warm-up each.
+
+    Attributes:
+        name: What is compared.
+        ours: Returns the seconds that count.
+        peer: The same of another.
+        bar: The ratio that is asked for.
+    """
+
+    name: str
+    ours: Callable[[], float]
+    peer: Callable[[], float]
+    bar: float
+
+    def measure(self, rounds: int) -> list[Ratio]:
+        """One row."""
+        pairs = [[function() for function in (self.ours, self.peer)] for _ in range(rounds + 1)]
+        return [ratio_of(self.name, pairs[1:], self.bar)]
+
 
 def compare(
-    name: str, ours: Callable[[], object], peer: Callable[[], object], *, bar: float, rounds: int
-) -> Ratio:
-    """Runs ours and the peer in turn after one warm-up each."""
-    timed = [partial(seconds, function) for function in (ours, peer)]
-    return compare_times(name, *timed, bar=bar, rounds=rounds)
+    name: str, ours: Callable[[], object], peer: Callable[[], object], *, bar: float
+) -> Comparison:
+    """Two whole calls."""
+    return Comparison(name, partial(seconds, ours), partial(seconds, peer), bar)
 
 
-def compare_times(
-    name: str, ours: Callable[[], float], peer: Callable[[], float], *, bar: float, rounds: int
-) -> Ratio:
-    """The same of functions that return the seconds that count."""
-    pairs = []
-    for number in range(rounds + 1):
-        times = [function() for function in (ours, peer)]
-        if number:
-            pairs.append(times)
+def ratio_of(name: str, pairs: list[list[float]], bar: float) -> Ratio:
+    """The row of times of ours and the peer, one pair per round."""
     mine, theirs = zip(*pairs, strict=True)
-    return Ratio(name, min(mine), min(theirs), median(a / b for a, b in pairs), bar)
+    ratios = [a / b for a, b in pairs]
+    return Ratio(name, min(mine), min(theirs), median(ratios), min(ratios), max(ratios), bar)
 
 
 def seconds(function: Callable[[], object]) -> float:

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 import flowopt as fo
-from tests.benchmarks.measure import Ratio, compare_times, seconds
+from tests.benchmarks.measure import Comparison, seconds
 
 NETWORK = [(512, 100), *[(256, 240), (240,)] * 46, (240, 10_455)]
 SHAPES = {
@@ -72,39 +72,38 @@ class Training:
         return sum([training.step() for _ in range(WARM_UP + STEPS)][WARM_UP:])
 
 
-def _against_torch(name: str, ours: Build, peer: Build, rounds: int) -> list[Ratio]:
+def _against_torch(name: str, ours: Build, peer: Build) -> list[Comparison]:
     bars = OTHER_BARS.get(name, BARS)
     return [
-        compare_times(
+        Comparison(
             f"{name}, {label}",
             partial(Training.run, shapes, ours),
             partial(Training.run, shapes, peer),
-            bar=bar,
-            rounds=rounds,
+            bar,
         )
         for (label, shapes), bar in zip(SHAPES.items(), bars, strict=True)
     ]
 
 
-def _preset(name: str, rounds: int) -> list[Ratio]:
+def _preset(name: str) -> list[Comparison]:
     settings, best = PRESETS[name]
     kind = name.partition(" ")[0]
     ours = partial(getattr(fo.optim, kind), **settings, compile=True)
     peer = partial(getattr(torch.optim, kind), **settings, **best)
-    return _against_torch(name, ours, peer, rounds)
+    return _against_torch(name, ours, peer)
 
 
-def _text(rounds: int) -> list[Ratio]:
+def _text() -> list[Comparison]:
     """A user's equation that costs what Adam does, against torch's Adam."""
     flow = fo.Flow.from_text(ADAM_AS_TEXT, a=100.0, b=1.0, eps=1e-8)
     ours = partial(
         fo.optim.FlowOptimizer, flow=flow, scheme=fo.Splitting("TMVA"), lr=1e-3, compile=True
     )
     peer = partial(torch.optim.Adam, lr=1e-3, fused=True)
-    return _against_torch("Adam as a text", ours, peer, rounds)
+    return _against_torch("Adam as a text", ours, peer)
 
 
-def _langevin(rounds: int) -> Ratio:
+def _langevin() -> Comparison:
     """Against torch's normal generator alone drawing those numbers."""
     flow = fo.flows.langevin(friction=1.0, temperature=0.1)
     build = partial(
@@ -114,16 +113,15 @@ def _langevin(rounds: int) -> Ratio:
     def normals() -> list[Tensor]:
         return [torch.randn(shape) for shape in NETWORK]
 
-    return compare_times(
+    return Comparison(
         "Langevin BAOA, 94 tensors, against normals alone",
         partial(Training.run, NETWORK, build),
         lambda: sum([seconds(normals) for _ in range(WARM_UP + STEPS)][WARM_UP:]),
-        bar=LANGEVIN_BAR,
-        rounds=rounds,
+        LANGEVIN_BAR,
     )
 
 
-def ratios(rounds: int = 5) -> list[Ratio]:
+def comparisons() -> list[Comparison]:
     """All comparisons of this file."""
-    found = [ratio for name in PRESETS for ratio in _preset(name, rounds)]
-    return [*found, *_text(rounds), _langevin(rounds)]
+    found = [comparison for name in PRESETS for comparison in _preset(name)]
+    return [*found, *_text(), _langevin()]
