@@ -199,11 +199,13 @@ class Program:
     def rewrite(self, roots: Sequence[int], replaced: Mapping[int, int]) -> list[int]:
         """Values of roots after some values have been replaced by others."""
         new = dict(replaced)
-        for index in self.needed(roots, stop=replaced):
+        # What was defined before the first of them depends on none.
+        first = min(replaced, default=len(self.nodes))
+        for index in self.needed(roots, stop=replaced, since=first):
             if index in new:
                 continue
             op, dtype, args, data, size = self.nodes[index]
-            changed = tuple(new[a] for a in args)
+            changed = tuple([new.get(a, a) for a in args])
             if changed == args:
                 found = index
             elif op == "convert":
@@ -213,16 +215,16 @@ class Program:
                 found = self.emit(op, dtype, *changed, data=data, size=kept)
             # What has become one of the replaced values is replaced too.
             new[index] = replaced.get(found, found)
-        return [new[root] for root in roots]
+        return [new.get(root, root) for root in roots]
 
-    def needed(self, roots: Iterable[int], stop: Iterable[int] = ()) -> list[int]:
-        """All values that roots depend on, operands first; not beyond those in `stop`."""
+    def needed(self, roots: Iterable[int], stop: Iterable[int] = (), since: int = 0) -> list[int]:
+        """Values from `since` on that roots depend on, operands first; not beyond `stop`."""
         seen: set[int] = set()
         stop = set(stop)
         pending = list(roots)
         while pending:
             index = pending.pop()
-            if index not in seen:
+            if index >= since and index not in seen:
                 seen.add(index)
                 if index not in stop:
                     pending.extend(self.nodes[index].args)

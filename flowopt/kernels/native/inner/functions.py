@@ -7,6 +7,7 @@ fast.
 
 import math
 from collections.abc import Mapping
+from functools import lru_cache
 from string import Template
 
 from flowopt.kernels.program import F64
@@ -57,7 +58,8 @@ def _float(number: float, lanes: int) -> str:
     return _vector("double", f"{number:.17e}", lanes)
 
 
-def written_out(name: str, dtype: str, lanes: int) -> tuple[str, list[str]] | None:
+@lru_cache(maxsize=16)
+def written_out(name: str, dtype: str, lanes: int) -> tuple[str, tuple[str, ...]] | None:
     """Name and text of a function of this file with what it declares, or None.
 
     Args:
@@ -96,4 +98,4 @@ def written_out(name: str, dtype: str, lanes: int) -> tuple[str, list[str]] | No
         f"{kind} @llvm.{intrinsic}.v{lanes}f64({', '.join([kind] * operands)})"
         for intrinsic, operands in INTRINSICS.items()
     ]
-    return f"tanh.v{lanes}", [*(f"declare {d}" for d in declared), text]
+    return f"tanh.v{lanes}", (*(f"declare {d}" for d in declared), text)
