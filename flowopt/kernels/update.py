@@ -15,8 +15,9 @@ from flowopt.core.interfaces import Key
 from flowopt.core.noise import WORDS
 from flowopt.core.state import Leaves
 from flowopt.kernels.native.build import Code, load
+from flowopt.kernels.native.inner.columns import BF16, F16, STORED
 from flowopt.kernels.native.launch import chunk_edges, chunk_threads
-from flowopt.kernels.native.machine import this_machine
+from flowopt.kernels.native.machine import Machine, this_machine
 from flowopt.kernels.native.team import run_pieces
 from flowopt.kernels.native.updates import Elementwise, print_update
 from flowopt.kernels.program import BOOL, F32, F64, I64, UnfitError
@@ -29,7 +30,8 @@ from flowopt.kernels.tracing.traced import Traced
 GRAIN = 1 << 15
 # Elements to whose multiples large tensors are divided: whole vectors and blocks.
 ALIGNED = 64
-SIZES = {torch.float64: 8, torch.float32: 4}
+# Types of tensors, as the printed code names them.
+NAMES = {torch.float64: F64, torch.float32: F32, torch.bfloat16: BF16, torch.float16: F16}
 
 
 class ElementNoise(NamedTuple):
@@ -161,7 +163,7 @@ def chunks(counts: np.ndarray, offsets: np.ndarray, columns: int, update: Update
     rows = np.zeros((len(part), columns + 2), dtype=np.int64)
     rows[:, columns:] = np.column_stack([lengths, offsets[owner] + shift])
     edges = np.searchsorted(share, np.arange(threads + 1)).tolist()
-    return Table(rows, np.cumsum(lengths), owner, shift * SIZES[update.dtype], {threads: edges})
+    return Table(rows, np.cumsum(lengths), owner, shift * update.dtype.itemsize, {threads: edges})
 
 
 def _shares(sizes: np.ndarray, threads: int) -> tuple[np.ndarray, ...]:
@@ -206,15 +208,14 @@ def build_update(
     Raises:
         UnfitError: The step can not be a kernel.
     """
-    if dtype not in SIZES:
-        raise UnfitError(f"kernels step float64 and float32, not {dtype}")
-    samples = [torch.ones(1, dtype=dtype) for _ in range(columns)]
+    machine = this_machine()
+    _check_known(dtype, machine)
+    samples = [torch.ones(1, dtype=working(dtype)) for _ in range(columns)]
     samples.append(torch.zeros(1, dtype=torch.int64))
     samples += [torch.ones((), dtype=kind) for kind in numbers]
     lanes = [True] * (columns + 1) + [False] * len(numbers)
     traced = trace(function, samples, lanes)
-    machine = this_machine()
-    work, kept = _elementwise(traced, columns, len(numbers))
+    work, kept = _elementwise(traced, columns, len(numbers), NAMES[dtype])
     narrow = not work.calls and all(
         work.program.nodes[i].dtype in (F32, BOOL) for i in work.used if i not in work.uniform
     )
@@ -231,7 +232,26 @@ def build_update(
     )
 
 
-def _elementwise(traced: Traced, columns: int, count: int) -> tuple[Elementwise, tuple[int, ...]]:
+def working(dtype: torch.dtype) -> torch.dtype:
+    """What tensors are stepped in: float32 for numbers of two bytes, rounded when stored."""
+    return torch.float32 if dtype.itemsize == 2 else dtype
+
+
+def _check_known(dtype: torch.dtype, machine: Machine) -> None:
+    """Raises `UnfitError` where there is no code for a type."""
+    if dtype not in NAMES:
+        raise UnfitError(f"kernels step float64, float32, bfloat16 and float16, not {dtype}")
+    if (
+        dtype == torch.float16
+        and machine.triple.startswith("x86")
+        and "+f16c" not in machine.features
+    ):
+        raise UnfitError("this processor does not convert float16")
+
+
+def _elementwise(
+    traced: Traced, columns: int, count: int, stored: str
+) -> tuple[Elementwise, tuple[int, ...]]:
     """What is computed for one element, and which numbers change."""
     program, arguments, outputs = traced.program, traced.arguments, traced.outputs
     if any(node.op == "gather" for node in program.nodes):
@@ -258,13 +278,14 @@ def _elementwise(traced: Traced, columns: int, count: int) -> tuple[Elementwise,
         inputs[columns],
         numbers,
         tuple(changed.values()),
-        scalar_dtype(arguments[0].dtype),
+        stored,
     )
     if not work.uniform.issuperset(work.kept):
         raise UnfitError("a number that all elements share depends on single elements")
     for place, index in changed.items():
         if program.nodes[index].dtype != program.nodes[numbers[place]].dtype:
             raise UnfitError("a step changes the type of a number")
-    if any(r is not None and program.nodes[r].dtype != work.dtype for r in results):
+    dtype = STORED[stored].dtype
+    if any(r is not None and program.nodes[r].dtype != dtype for r in results):
         raise UnfitError("a step changes the type of a tensor")
     return work, tuple(changed)

@@ -69,8 +69,9 @@ class FlowOptimizer(torch.optim.Optimizer):
         foreach: False steps tensors one by one; None and True all at once and in place, by torch's
             operations over lists, where formula and scheme allow it.
         differentiable: Whether autograd follows the steps: parameters are then no leaves of it.
-        compile: Whether to step all tensors of a group by one native kernel, in place: float32 and
-            float64 on the CPU, schemes that need no closure, flows without `total`.
+        compile: Whether to step all tensors of a group by one native kernel, in place: on the
+            CPU, schemes that need no closure, flows without `total`. bfloat16 and float16 are
+            stepped in float32 and rounded once, where eager steps round every operation.
 
     Raises:
         CompatibilityError: Flow and scheme do not fit, or compile=True and they have no kernel;

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from flowopt.errors import CompatibilityError
 from flowopt.kernels.native.tensors import Places, look
-from flowopt.kernels.update import SIZES, Table, Update, chunks
+from flowopt.kernels.update import Table, Update, chunks
 from flowopt.optim.gradients import check_dense
 
 # Other classes of tensors may keep their numbers elsewhere.
@@ -84,7 +84,7 @@ class Tensors:
 
     def _lay(self, places: Places, elements: Elements, update: Update) -> None:
         """Brings the table up to date."""
-        sizes, offsets = places.counts * SIZES[update.dtype], elements.offsets
+        sizes, offsets = places.counts * update.dtype.itemsize, elements.offsets
         if offsets is None:
             offsets = elements.first + np.cumsum(places.counts) - places.counts
         key = places.counts.tobytes(), offsets.tobytes(), update.written, update.block
@@ -129,10 +129,11 @@ def _places(columns: Sequence[list[Tensor]], dtype: torch.dtype) -> Places:
 
 def _strided(columns: Sequence[list[Tensor]], places: Places) -> bool:
     """Whether tensors have to be copied, as their memory does not hold their numbers in order."""
-    # torch's negative views step over the real parts of complex numbers, so those that are
-    # contiguous have one number.
+    # Negative views that autograd makes step over the real parts of complex numbers, so those that
+    # are contiguous have one number; gradients may come from elsewhere.
     single = np.flatnonzero(places.counts == 1).tolist()
-    negative = any(column[i].is_neg() for i in single for column in columns)
+    negative = any(map(Tensor.is_neg, columns[-1]))
+    negative = negative or any(column[i].is_neg() for i in single for column in columns)
     return places.strided or negative
 
 

@@ -15,7 +15,7 @@ from flowopt.core.state import Leaves, State
 from flowopt.flows import EquationFlow
 from flowopt.kernels import UnfitError
 from flowopt.kernels.step import frozen
-from flowopt.kernels.update import ElementNoise, Update, build_update
+from flowopt.kernels.update import ElementNoise, Update, build_update, working
 from flowopt.optim.tensors import Elements, Tensors, UnlikeError, offsets_of
 from flowopt.stepper import Carry, Stepper
 from flowopt.symbolic.functions import total
@@ -23,7 +23,7 @@ from flowopt.symbolic.functions import total
 MOST_UPDATES = 64
 # Elements with which a new kernel is compared with eager torch.
 CHECKED = 8
-TOLERANCES = {torch.float64: 1e-9, torch.float32: 1e-4}
+TOLERANCES = {torch.float64: 1e-9, torch.float32: 1e-4, torch.bfloat16: 1e-2, torch.float16: 1e-2}
 
 _known: OrderedDict[Hashable, tuple[Update, list]] = OrderedDict()
 
@@ -249,9 +249,10 @@ def _compare(update: Update, plan: Plan, dtype: torch.dtype) -> None:
         for place, name in enumerate(plan.flow.variables)
     }
     half = torch.tensor(0.5, dtype=torch.float64)
-    state = State(variables, dict.fromkeys(plan.flow.scalars, half), half, torch.tensor(3))
+    wide = {n: tuple(leaf.to(working(dtype)) for leaf in v) for n, v in variables.items()}
+    state = State(wide, dict.fromkeys(plan.flow.scalars, half), half, torch.tensor(3))
     noise = PhiloxNoise(torch.tensor(11), torch.tensor(0), offsets)
-    signed = tuple(-g for g in gradient) if plan.maximize else gradient
+    signed = tuple((-g if plan.maximize else g).to(working(dtype)) for g in gradient)
     expected = advanced(plan, state, Evaluation(half, signed), noise, _NoOracle()).state
     tensors, settings = Tensors(), plan.flow.hyperparameters.values()
     columns = [list(leaves) for leaves in (*variables.values(), gradient)]

@@ -116,6 +116,15 @@ def test_a_negative_view_as_gradient_keeps_its_sign(numbers):
     assert torch.equal(weight.detach(), torch.ones(numbers))
 
 
+def test_a_contiguous_negative_view_as_gradient_keeps_its_sign():
+    weight = nn.Parameter(torch.zeros(5))
+    weight.grad = torch._neg_view(torch.ones(5))
+    assert weight.grad.is_neg()
+    assert weight.grad.is_contiguous()
+    fo.optim.SGD([weight], lr=1.0, compile=True).step()
+    assert torch.equal(weight.detach(), torch.ones(5))
+
+
 def test_an_expanded_gradient_is_stepped():
     weight = nn.Parameter(torch.zeros(4, 3))
     weight.grad = torch.tensor(-1.0).expand(4, 3)

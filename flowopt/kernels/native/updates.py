@@ -14,12 +14,16 @@ from functools import cached_property
 from typing import NamedTuple
 
 from flowopt.core.noise import WORDS
+from flowopt.kernels.native.inner.columns import Columns
 from flowopt.kernels.native.printer import TYPES, Module
-from flowopt.kernels.program import BOOL, F64, FUNCTIONS, I64, Node, Program
+from flowopt.kernels.program import FUNCTIONS, I64, Node, Program
 
 # Vectors per turn of the inner loop, where there is no function that needs the registers.
 COPIES = 4
 WIDEST = 512
+# Bytes from what is read to what is asked for ahead; processors foresee little across pages and
+# nothing across tensors, and steps of large tensors wait for memory.
+AHEAD = 2048
 
 
 @dataclass(frozen=True)
@@ -33,7 +37,7 @@ class Elementwise:
         element: Input value that is the index of an element.
         numbers: Input values that all elements share.
         kept: Result values that all elements share.
-        dtype: Of the columns.
+        stored: How the columns lie in memory, a key of `STORED`.
     """
 
     program: Program
@@ -42,7 +46,7 @@ class Elementwise:
     element: int
     numbers: Sequence[int]
     kept: Sequence[int]
-    dtype: str
+    stored: str
 
     @cached_property
     def used(self) -> list[int]:
@@ -139,9 +143,7 @@ class _Template:
         self.width = module.width
         self.shared: dict[int, str] = {}
         self.splats: dict[int, str] = {}
-        self.size = 8 if work.dtype == F64 else 4
-        self.stored = TYPES[work.dtype]
-        self.vector = module.type(work.dtype, self.width)
+        self.memory = Columns(module, work.stored)
 
     def write(self) -> None:
         """All blocks."""
@@ -215,6 +217,7 @@ class _Template:
         for place, name in enumerate(("length", "offset"), columns):
             address = let(f"getelementptr i64, ptr %table, i64 {let(f'add i64 %row, {place}')}")
             put(f"%{name} = load i64, ptr {address}")
+        self._next_chunk()
         whole = "%length"
         if self.work.blocked:
             put(f"%within = and i64 %offset, {WORDS - 1}")
@@ -225,19 +228,42 @@ class _Template:
         put("%whole = icmp sgt i64 %full, 0")
         put("br i1 %whole, label %body, label %check")
 
+    def _next_chunk(self) -> None:
+        """Addresses of the chunk after this one; of this one again, where it is the last."""
+        put, let = self.module.put, self.module.let
+        put("%c.next = add i64 %c, 1")
+        put("%further = icmp slt i64 %c.next, %last")
+        columns = len(self.work.columns)
+        row = let(f"mul i64 {let('select i1 %further, i64 %c.next, i64 %c')}, {columns + 2}")
+        for place in range(columns):
+            address = let(f"getelementptr i64, ptr %table, i64 {let(f'add i64 {row}, {place}')}")
+            put(f"%next{place} = load ptr, ptr {address}")
+
+    def _ask_ahead(self) -> None:
+        """Asks memory for what a later turn reads, of this chunk or the next."""
+        let = self.module.let
+        ahead = let(f"add i64 %i, {AHEAD // self.memory.size}")
+        inside = let(f"icmp slt i64 {ahead}, %length")
+        place = let(f"select i1 {inside}, i64 {ahead}, i64 {let(f'sub i64 {ahead}, %length')}")
+        for column in range(len(self.work.columns)):
+            start = let(f"select i1 {inside}, ptr %column{column}, ptr %next{column}")
+            first = let(f"getelementptr {self.memory.kind}, ptr {start}, i64 {place}")
+            self.memory.ask(first, self.copies)
+
     def _body(self) -> None:
         """Whole vectors."""
         put, let = self.module.put, self.module.let
         self.module.label("body")
         put("%i = phi i64 [ 0, %chunk ], [ %i.next, %body ]")
+        self._ask_ahead()
         places = [let(f"add i64 %i, {self.width * j}") for j in range(self.copies)]
         blocks = self._blocks()
         values = [
-            self._values(place, self._load, self._of_blocks(blocks, j))
+            self._values(place, self.memory.load, self._of_blocks(blocks, j))
             for j, place in enumerate(places)
         ]
         for place, found in zip(places, values, strict=True):
-            self._store_all(place, found, self._store)
+            self._store_all(place, found, self.memory.store)
         put(f"%i.next = add i64 %i, {self.width * self.copies}")
         put("%more = icmp slt i64 %i.next, %full")
         put("br i1 %more, label %body, label %check")
@@ -251,28 +277,11 @@ class _Template:
         self.module.label("tail")
         put("%k = phi i64 [ %full, %check ], [ %k.next, %tail ]")
         end = self.module.splat("%length", I64)
-        mask, wide = self.module.type(BOOL, self.width), self.module.type(I64, self.width)
+        wide = self.module.type(I64, self.width)
         put(f"%mask = icmp slt {wide} {self._counted('%k')}, {end}")
-        load, store = (
-            f"llvm.masked.{what}.v{self.width}{'f64' if self.size == 8 else 'f32'}.p0"
-            for what in ("load", "store")
-        )
-        self.module.declare(f"{self.vector} @{load}(ptr, i32, {mask}, {self.vector})")
-        self.module.declare(f"void @{store}({self.vector}, ptr, i32, {mask})")
-        found = self._values(
-            "%k",
-            lambda address: self.module.let(
-                f"call {self.vector} @{load}(ptr {address}, i32 {self.size}, {mask} %mask, "
-                f"{self.vector} zeroinitializer)"
-            ),
-        )
+        found = self._values("%k", lambda address: self.memory.load_some(address, "%mask"))
         self._store_all(
-            "%k",
-            found,
-            lambda address, value: put(
-                f"call void @{store}({self.vector} {value}, ptr {address}, i32 {self.size}, "
-                f"{mask} %mask)"
-            ),
+            "%k", found, lambda address, value: self.memory.store_some(address, value, "%mask")
         )
         put(f"%k.next = add i64 %k, {self.width}")
         put("%again = icmp slt i64 %k.next, %length")
@@ -281,8 +290,6 @@ class _Template:
     def _next(self) -> None:
         put = self.module.put
         self.module.label("next")
-        put("%c.next = add i64 %c, 1")
-        put("%further = icmp slt i64 %c.next, %last")
         put("br i1 %further, label %chunk, label %exit")
         self.module.label("exit")
         put("ret i64 0")
@@ -294,13 +301,9 @@ class _Template:
         return self.module.let(f"add {wide} {self.module.splat(first, I64)}, <{numbers}>")
 
     def _address(self, column: int, place: str) -> str:
-        return self.module.let(f"getelementptr {self.stored}, ptr %column{column}, i64 {place}")
-
-    def _load(self, address: str) -> str:
-        return self.module.let(f"load {self.vector}, ptr {address}, align {self.size}")
-
-    def _store(self, address: str, value: str) -> None:
-        self.module.put(f"store {self.vector} {value}, ptr {address}, align {self.size}")
+        return self.module.let(
+            f"getelementptr {self.memory.kind}, ptr %column{column}, i64 {place}"
+        )
 
     def _store_all(self, place: str, found: Mapping[int, str], store: Callable) -> None:
         for column, result in enumerate(self.work.results):
