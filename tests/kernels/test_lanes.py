@@ -71,12 +71,12 @@ def _loop(stepper, carry):
 
 
 def _cases():
-    """Every pair and control, problems and types in turn; a sixth unless time allows."""
+    """Every pair and control, problems and types in turn; a third unless all are asked for."""
     found = []
     for place, (pair, control) in enumerate(controlled_pairs()):
         names, dtype = fitting(pair, ALL), (torch.float64, torch.float32)[place % 2]
         problem = names[place % len(names)]
-        marks = () if place % 6 == 0 else (pytest.mark.slow,)
+        marks = () if place % 3 == 0 else (pytest.mark.full,)
         name = f"{pair} {problem} {control} {dtype}"
         found.append(pytest.param(pair, problem, control, dtype, marks=marks, id=name))
     return found

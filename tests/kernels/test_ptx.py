@@ -27,13 +27,13 @@ needs_libdevice = pytest.mark.skipif(
 
 
 def _cases():
-    """Every pair and control once, types and problems in turn; the other type when time allows."""
+    """Every pair and control once, types and problems in turn; the other type by --full."""
     found = []
     for place, (pair, control) in enumerate(controlled_pairs()):
         names = fitting(pair, ALL)
         problem = names[place % len(names)]
         for number, dtype in enumerate(DTYPES):
-            marks = () if number == place % 2 else (pytest.mark.slow,)
+            marks = () if number == place % 2 else (pytest.mark.full,)
             name = f"{pair} {problem} {control} {dtype}"
             found.append(pytest.param((pair, problem, control, dtype), marks=marks, id=name))
     return found

@@ -125,13 +125,13 @@ def judges(control: StepControl, pair: Pair) -> bool:
 
 
 def in_turn(pairs: list[Pair]) -> list:
-    """Every pair with one of the small problems in turn; with the others when time allows."""
+    """Every pair with one of the small problems in turn; with the others by --full."""
     return [
         pytest.param(
             pair,
             problem,
             id=f"{pair} {problem}",
-            marks=() if now else (pytest.mark.slow,),
+            marks=() if now else (pytest.mark.full,),
         )
         for place, pair in enumerate(pairs)
         for problem, now in small_problems(pair, place)
