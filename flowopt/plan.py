@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from flowopt.arguments import check_duration, check_state, span
+from flowopt.core.curvature.solving import solving
 from flowopt.core.evaluation import Evaluation
 from flowopt.core.interfaces import (
     FlowLike,
@@ -80,11 +81,12 @@ def joined(
     # A scheme that ended with a gradient had it on the minibatch of the step before.
     behind = 1 if first and scheme.ends_with_gradient(flow) else 0
     sampled = control.sampling == "step" and oracle.draw(first, seed, batch) is not None
+    view = solving(oracle, flow.damping)
 
     @cache
     def evaluate() -> Evaluation:
         sample = drawn(oracle, step, seed) if sampled else oracle.draw(first - behind, seed, batch)
-        return oracle.evaluate(position, sample)
+        return view.evaluate(position, sample)
 
     state = earlier or _begun(flow, scheme, control, position, step, evaluate)
     stepper = Stepper(

@@ -70,6 +70,7 @@ FLOWS: Mapping[str, FlowEntry] = {
     "p_gradient": FlowEntry(flows.p_gradient, ("A",), 0.3),
     "clipped_gradient": FlowEntry(flows.clipped_gradient, ("A",), 0.5),
     "lion": FlowEntry(lambda: flows.lion(rate=10.0), ("MA",), 1e-3),
+    "levenberg_marquardt": FlowEntry(flows.levenberg_marquardt, ("A",), 1.0),
     "inna": FlowEntry(flows.inna, ("A",), 0.1),
     "nose_hoover": FlowEntry(lambda: flows.nose_hoover(temperature=1e-4), ("BACECAB",), 0.3),
     "overdamped_langevin": FlowEntry(

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 from torch.utils import _pytree as pytree
 
+from flowopt.core.curvature.solving import solving
 from flowopt.core.evaluation import Evaluation, Evaluator
 from flowopt.core.interfaces import (
     FlowLike,
@@ -152,7 +153,7 @@ class Stepper:
         """One trial per trajectory as by `advance`, and what the scheme proposed."""
         before = carry.state
         known = None if carry.evaluation is None else (before.position, carry.evaluation)
-        evaluate = Evaluator(self.oracle, sample, known)
+        evaluate = Evaluator(solving(self.oracle, self.flow.damping), sample, known)
         step_size, time = self._within_time(before.time, carry.step_size)
         proposal = self.scheme.step(self.flow, before, step_size, evaluate, self.noise)
         within = evaluate.gradients
@@ -196,7 +197,8 @@ class Stepper:
             moved: (*batch,), bool.
             sample: Of the next step; of the same one where a trajectory did not move.
         """
-        fresh = self.oracle.evaluate(carry.state.position, sample)
+        view = solving(self.oracle, self.flow.damping)
+        fresh = view.evaluate(carry.state.position, sample)
         evaluation = select_evaluation(moved, fresh, carry.evaluation)
         return replace(carry, evaluation=evaluation, gradients=carry.gradients + moved)
 
@@ -292,9 +294,11 @@ def _ended_at(probe: Point, stop: Stop, trial: Trial, verdict: Verdict) -> tuple
 
 def select_evaluation(mask: Tensor, chosen: Evaluation, other: Evaluation) -> Evaluation:
     """Per trajectory, one of two evaluations."""
+
+    def pick(a: Tensor, b: Tensor) -> Tensor:
+        return torch.where(mask.reshape(mask.shape + (1,) * (a.ndim - mask.ndim)), a, b)
+
     # Where only the loss was asked for, the gradient stays until the next evaluation.
-    pairs = zip(chosen.gradient or other.gradient, other.gradient, strict=True)
-    gradient = tuple(
-        torch.where(mask.reshape(mask.shape + (1,) * (a.ndim - mask.ndim)), a, b) for a, b in pairs
-    )
-    return Evaluation(torch.where(mask, chosen.loss, other.loss), gradient)
+    if not chosen.gradient:
+        chosen = replace(chosen, gradient=other.gradient, damped=other.damped)
+    return pytree.tree_map(pick, chosen, other)

@@ -7,12 +7,13 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
+from flowopt.core.curvature.solving import solving
 from flowopt.core.evaluation import Evaluation
 from flowopt.core.interfaces import FlowLike, Oracle
 from flowopt.core.oracle import as_oracle
 from flowopt.core.partition import places_of
 from flowopt.core.state import Leaves, State
-from flowopt.errors import DataError
+from flowopt.errors import CompatibilityError, DataError
 
 
 class Placed(Protocol):
@@ -120,7 +121,12 @@ class System(torch.nn.Module):
         """Loss and gradient over all data; part of the graph where one is being made."""
         oracle = self._oracle(position[0])
         if not torch.is_grad_enabled() or not self._needs_graph(oracle, position):
-            return oracle.evaluate(position, None)
+            return solving(oracle, self.flow.damping).evaluate(position, None)
+        if self.flow.damping is not None:
+            raise CompatibilityError(
+                f"flow {self.flow.name!r} solves systems, and its drift is not differentiable: "
+                "call it under torch.no_grad()"
+            )
         leaves = tuple(leaf if leaf.requires_grad else leaf.requires_grad_() for leaf in position)
         loss = oracle.losses(leaves, None)
         gradient = torch.autograd.grad(

@@ -12,8 +12,8 @@ from flowopt.analysis.proofs.proof import NoProofError, Proof, prove_not_positiv
 from flowopt.errors import CompatibilityError, DefinitionError
 from flowopt.flows import EquationFlow
 from flowopt.symbolic.energy import energy_of, energy_rate
-from flowopt.symbolic.functions import curvature, laplacian, total
-from flowopt.symbolic.language import symbol
+from flowopt.symbolic.functions import curvature, damped, laplacian, total
+from flowopt.symbolic.language import g, symbol
 
 Verdict = Literal["proved", "counterexample", "undecided"]
 
@@ -99,6 +99,12 @@ def certify(flow: EquationFlow, energy: str) -> Certificate:
     facts = facts_of(flow)
     density, scalar = (_exact(part).xreplace(facts.zero) for part in (rate.density, rate.scalar))
     found = {"assumptions": facts.statements, "rate": rate.expression}
+    if density.has(damped):
+        density = _with_form(density, flow, facts)
+        if density is None:
+            why = "the rate holds solutions of systems, which may have any sign"
+            return Certificate(flow.name, energy, "undecided", steps=(why,), **found)
+        found["assumptions"] += ("the Gauss-Newton matrix has no negative eigenvalue",)
     try:
         proof = _proof(density, scalar, flow, facts)
         return Certificate(
@@ -112,6 +118,21 @@ def certify(flow: EquationFlow, energy: str) -> Certificate:
         return Certificate(
             flow.name, energy, "counterexample", steps=(step,), counterexample=point, **found
         )
+
+
+def _with_form(density: sympy.Expr, flow: EquationFlow, facts: Facts) -> sympy.Expr | None:
+    """A density with r² for g·damped(g, μ); None where other factors vary by element.
+
+    Summed over elements, g·(Q + μI)⁻¹g is a square, |r|², for μ ≥ 0 and every Q without negative
+    eigenvalues.
+    """
+    (call,) = density.atoms(damped)
+    root = sympy.Symbol("r", real=True)
+    form = sympy.expand(density).subs(g * call, root**2)
+    weight = form.coeff(root, 2)
+    negative = any(member[call.args[1]] < 0 for member in facts.members)
+    unfit = form.has(damped) or flow.equations.elementwise(weight)
+    return None if negative or unfit else form
 
 
 def _exact(formula: sympy.Expr) -> sympy.Expr:

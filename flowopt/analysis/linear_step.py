@@ -9,7 +9,7 @@ from flowopt.core.evaluation import Evaluation
 from flowopt.core.interfaces import Scheme
 from flowopt.errors import CompatibilityError
 from flowopt.flows import EquationFlow
-from flowopt.symbolic.functions import phi, phi1, total
+from flowopt.symbolic.functions import damped, phi, phi1, total
 from flowopt.symbolic.language import GIVEN, STEP_SIZE, symbol
 
 CURVATURE = sympy.Symbol("k", real=True, positive=True)
@@ -56,6 +56,8 @@ def linear_step(
 def _plain(formula: sympy.Expr) -> sympy.Expr:
     """For one element, in exponentials."""
     formula = formula.replace(lambda e: isinstance(e, total), lambda e: e.args[0])
+    # On a quadratic loss the Gauss–Newton matrix is its curvature.
+    formula = formula.replace(damped, lambda gradient, damping: gradient / (CURVATURE + damping))
     formula = formula.replace(expm1, lambda z: sympy.exp(z) - 1)
     return formula.replace(phi1, lambda z: _phi(sympy.S.One, z)).replace(phi, _phi)
 

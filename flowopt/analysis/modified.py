@@ -171,6 +171,11 @@ def _check(flow: EquationFlow, order: int) -> None:
             f"flow {flow.name!r} has noise, whose modified equation is one for averages and is not "
             "derived: take the flow without noise"
         )
+    if flow.damping is not None:
+        raise CompatibilityError(
+            f"flow {flow.name!r} solves systems with the Gauss–Newton matrix, whose derivative is "
+            "not known: take flows.gradient_flow() with LinearlyImplicitEuler(gauss_newton=True)"
+        )
     if any(f.has(*KINKED) for f in formulas):
         raise CompatibilityError(
             f"flow {flow.name!r} has a drift with kinks, which has no series in the step size"

@@ -18,15 +18,18 @@ class Evaluation:
     Attributes:
         loss: (*batch,), in the dtype of the loss.
         gradient: Leaves like those of θ; none where only the loss was asked for.
+        damped: (Q + μI)⁻¹∇L, to flows whose equations hold it; leaves like those of θ.
     """
 
     loss: Tensor
     gradient: Leaves
+    damped: Leaves | None = None
 
 
 pytree.register_pytree_node(
     Evaluation,
-    lambda e: ([e.loss, e.gradient], None),
+    # None would be a leaf.
+    lambda e: ([e.loss, e.gradient, *([] if e.damped is None else [e.damped])], None),
     lambda children, _: Evaluation(*children),
     serialized_type_name="flowopt.Evaluation",
 )
@@ -56,7 +59,9 @@ class Evaluator:
         if known is not None:
             return known
         self.gradients += 1
+        made = getattr(self._oracle, "products", 0)
         evaluation = self._oracle.evaluate(state.position, self._sample)
+        self.products += getattr(self._oracle, "products", 0) - made
         self._known = (state.position, evaluation)
         return evaluation
 

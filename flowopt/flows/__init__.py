@@ -19,7 +19,7 @@ from flowopt.flows.momentum import (
     nesterov,
     nesterov_ema,
 )
-from flowopt.flows.newton import inna
+from flowopt.flows.newton import inna, levenberg_marquardt
 from flowopt.flows.partitioned.partitioned_flow import PartitionedFlow
 from flowopt.flows.thermostat import adaptive_langevin, nose_hoover
 
@@ -38,6 +38,7 @@ __all__ = [
     "heavy_ball",
     "inna",
     "langevin",
+    "levenberg_marquardt",
     "lion",
     "momentum_ema",
     "nesterov",

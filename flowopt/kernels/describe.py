@@ -230,10 +230,12 @@ def _names(stepper: Any, inputs: Inputs) -> list[list[str]]:
         time="t",
         step="step",
     )
+    solution = None if evaluation.damped is None else _leaves("damped", evaluation.damped)
+    gradient = _leaves("g", evaluation.gradient)
     named = replace(
         carry,
         state=named_state,
-        evaluation=replace(evaluation, loss="loss", gradient=_leaves("g", evaluation.gradient)),
+        evaluation=replace(evaluation, loss="loss", gradient=gradient, damped=solution),
         step_size="step_size",
         memory=tuple(f"memory_{place}" for place in range(len(carry.memory))),
         status="status",

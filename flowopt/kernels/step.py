@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 from torch.utils import _pytree as pytree
 
+from flowopt.core.curvature.solving import solving
 from flowopt.kernels.inputs import Inputs, rebound
 from flowopt.kernels.loop import as_loop
 from flowopt.kernels.native.build import Code, load
@@ -26,7 +27,8 @@ MOST_TRACES = 64
 
 def started(stepper: Any, state: Any, sample: Tensor | None = None) -> Any:
     """The first carry of a state."""
-    return stepper.start(state, stepper.oracle.evaluate(state.position, sample))
+    view = solving(stepper.oracle, stepper.flow.damping)
+    return stepper.start(state, view.evaluate(state.position, sample))
 
 
 def begun(stepper: Any, carry: Any, order: list[Tensor] | None) -> Any:

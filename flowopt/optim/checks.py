@@ -47,6 +47,11 @@ def check_equations(flow: object) -> None:
 def check_names(flow: EquationFlow) -> None:
     """Raises `CompatibilityError` where a name of the flow has another meaning for torch."""
     equations = flow.equations
+    if flow.damping is not None:
+        raise CompatibilityError(
+            f"flow {flow.name!r} needs residuals, and an optimizer has gradients: use "
+            "flowopt.optim.LevenbergMarquardt"
+        )
     in_groups = {*equations.hyperparameters, *(s.name for s in equations.scalars)} & GROUP_KEYS
     of_parameters = {v.name for v in equations.variables} & {CARRIED, STARTED, "step"}
     if taken := sorted(in_groups | of_parameters):

@@ -40,7 +40,7 @@ class Euler:
 
     def closure_free(self, flow: FlowLike) -> bool:
         """The gradient at the start is all that it needs."""
-        return True
+        return flow.damping is None
 
     def step(
         self, flow: FlowLike, state: State, step_size: Tensor, evaluate: Evaluate, noise: Noise

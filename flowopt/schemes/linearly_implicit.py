@@ -94,6 +94,11 @@ class LinearlyImplicitEuler:
                 f"the derivative of the drift of flow {flow.name!r} is infinite at the start, and "
                 f"{self!r} needs it: use a splitting word over its letters {list(flow.letters)}"
             )
+        if flow.damping is not None:
+            raise CompatibilityError(
+                f"{self!r} needs the derivative of the drift, and that of flow {flow.name!r} holds "
+                "solutions of systems: use Euler(), or this scheme with flows.gradient_flow()"
+            )
         if self.iterations is not None and not flow.symmetric:
             raise CompatibilityError(
                 f"conjugate gradients need a symmetric ∂drift/∂θ, as of the gradient flow, unlike "

@@ -65,7 +65,7 @@ class RungeKutta:
 
     def closure_free(self, flow: FlowLike) -> bool:
         """Several stages need gradients away from the start."""
-        return len(self.tableau.weights) == 1
+        return len(self.tableau.weights) == 1 and flow.damping is None
 
     @property
     def error_order(self) -> int:

@@ -91,7 +91,7 @@ class Splitting:
 
     def closure_free(self, flow: FlowLike) -> bool:
         """Whether the gradient at the start of the step is all that it needs."""
-        return self._gradients(flow, known_at_start=True) == 0
+        return self._gradients(flow, known_at_start=True) == 0 and flow.damping is None
 
     def ends_with_gradient(self, flow: FlowLike) -> bool:
         """Whether the last gradient is taken after the last move of θ."""

@@ -47,7 +47,7 @@ class EulerMaruyama:
 
     def closure_free(self, flow: FlowLike) -> bool:
         """The gradient at the start is all that it needs."""
-        return True
+        return flow.damping is None
 
     def step(
         self, flow: FlowLike, state: State, step_size: Tensor, evaluate: Evaluate, noise: Noise
@@ -102,7 +102,7 @@ class LeimkuhlerMatthews:
 
     def closure_free(self, flow: FlowLike) -> bool:
         """The gradient at the start is all that it needs."""
-        return True
+        return flow.damping is None
 
     def step(
         self, flow: FlowLike, state: State, step_size: Tensor, evaluate: Evaluate, noise: Noise

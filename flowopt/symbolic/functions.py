@@ -21,6 +21,17 @@ class curvature(sympy.Function):
     nargs = 1
 
 
+class damped(sympy.Function):
+    """The solution d of (Q + μI)d = ∇L with the Gauss–Newton matrix Q, as damped(g, damping)."""
+
+    nargs = 2
+    is_extended_real = True
+
+    def _latex(self, printer: object) -> str:
+        gradient, damping = map(printer._print, self.args)
+        return rf"\left(Q + {damping} I\right)^{{-1}} {gradient}"
+
+
 class phi1(sympy.Function):
     """The function (exp(z) − 1)/z, with value 1 at z = 0."""
 

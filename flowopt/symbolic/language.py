@@ -13,18 +13,8 @@ from flowopt.symbolic.functions import total
 
 # Names that printed code, or the arguments of Flow and Flow.from_text, use already.
 RESERVED = frozenset(
-    {
-        "torch",
-        "phi",
-        "phi1",
-        "total",
-        "laplacian",
-        "curvature",
-        "dt",
-        "step_size",
-        "name",
-        "per_step",
-    }
+    {"torch", "dt", "step_size", "name", "per_step"}
+    | {"phi", "phi1", "total", "laplacian", "curvature", "damped"}
 )
 CHANNEL = re.compile(r"dW(\d*|_\w+)")
 LETTER = re.compile(r"[A-Z]")

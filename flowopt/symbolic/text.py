@@ -23,7 +23,7 @@ from dataclasses import dataclass, field
 import sympy
 
 from flowopt.errors import DefinitionError
-from flowopt.symbolic.functions import total
+from flowopt.symbolic.functions import damped, total
 from flowopt.symbolic.language import (
     GIVEN,
     LOSS,
@@ -51,6 +51,7 @@ FUNCTIONS = {
     "sin": sympy.sin,
     "cos": sympy.cos,
     "tanh": sympy.tanh,
+    "damped": damped,
     "min": sympy.Min,
     "max": sympy.Max,
 }
@@ -294,8 +295,9 @@ def _operation(kind: type, left: sympy.Expr, right: sympy.Expr) -> sympy.Expr:
 def _call(name: str, arguments: list[sympy.Expr]) -> sympy.Expr:
     if name not in FUNCTIONS:
         raise DefinitionError(f"unknown function {name!r}: known are {', '.join(FUNCTIONS)}")
-    if len(arguments) != 1 and name not in VARIADIC:
-        raise DefinitionError(f"{name}() takes one argument, got {len(arguments)}")
+    takes, expected = (2, "two arguments") if name == "damped" else (1, "one argument")
+    if len(arguments) != takes and name not in VARIADIC:
+        raise DefinitionError(f"{name}() takes {expected}, got {len(arguments)}")
     value = FUNCTIONS[name](*arguments)
     if value.has(sympy.I, sympy.zoo, sympy.nan, sympy.oo):
         raise DefinitionError(f"{name}({', '.join(map(str, arguments))}) is no real number")

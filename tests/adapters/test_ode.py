@@ -31,7 +31,7 @@ def test_the_packed_drift_is_the_drift_of_the_flow(name):
     flow = slow_flow(name)
     system = fo.adapters.to_torchdiffeq(flow, HILLS)
     state = moving_state(flow, FLOWS[name].words[0], HILLS, STARTS)
-    tangent = flow.drift(state, evaluation_of(HILLS, state.position))
+    tangent = flow.drift(state, evaluation_of(HILLS, state.position, flow))
     packed = system.unpack(system(state.time, system.pack(state)), 0.0)
     assert torch.equal(flat(packed), flat(tangent))
 

@@ -183,8 +183,9 @@ def test_the_printed_code_of_a_letter_is_its_map(flow, letter, kind, parts):
         {name: torch.from_numpy(value)[:, None] for name, value in leaves.items()},
         **{name: torch.from_numpy(value) for name, value in scalars.items()},
     )
-    evaluation = evaluation_of(Loss(lambda theta: (theta**2).sum(-1), 1), state.position)
     bound = flow.with_hyperparameters(**{n: float(v) for n, v in hyperparameters.items()})
+    squares = Loss(lambda theta: (theta**2).sum(-1), 1, lambda theta: 2**0.5 * theta)
+    evaluation = evaluation_of(squares, state.position, bound)
     after = bound.apply(
         LetterMove(letter, kind, parts, 0),
         state,
@@ -210,8 +211,13 @@ def evaluate(formula, values):
     """A formula by sympy's own printer for numpy."""
     names = sorted(symbol.name for symbol in formula.free_symbols)
     symbols = {symbol.name: symbol for symbol in formula.free_symbols}
-    # The states of the test above have one element.
-    modules = [{"phi1": lambda z: numpy.expm1(z) / z, "total": lambda value: value}, "numpy"]
+    # The states of the test above have one element, and its loss is θ², with second derivative 2.
+    functions = {
+        "phi1": lambda z: numpy.expm1(z) / z,
+        "total": lambda value: value,
+        "damped": lambda g, damping: g / (2 + damping),
+    }
+    modules = [functions, "numpy"]
     function = sympy.lambdify([symbols[name] for name in names], formula, modules)
     return function(*(values[name] for name in names))
 

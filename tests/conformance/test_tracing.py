@@ -8,6 +8,7 @@ from torch.fx.experimental.proxy_tensor import make_fx
 from torch.utils import _pytree as pytree
 
 import flowopt as fo
+from flowopt.core.curvature.solving import solving
 from flowopt.core.noise import PhiloxNoise
 from flowopt.core.oracle import LossOracle
 from flowopt.registry import CONTROLS, PROBLEMS
@@ -45,7 +46,7 @@ class Trial:
         flow = self.pair.flow
         values = {name: value * factor for name, value in flow.hyperparameters.items()}
         leaves = self.oracle.leaves(torch.tensor([position], dtype=torch.float64))
-        evaluation = self.oracle.evaluate(leaves, None)
+        evaluation = solving(self.oracle, flow.damping).evaluate(leaves, None)
         step = torch.zeros(1, dtype=torch.int64)
         trajectory = torch.tensor([seed])
         end_time = torch.full((1,), 10.0, dtype=torch.float64)

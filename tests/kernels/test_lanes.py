@@ -7,6 +7,7 @@ import pytest
 import torch
 
 import flowopt as fo
+from flowopt.core.curvature.solving import solving
 from flowopt.core.noise import seeded_noise
 from flowopt.core.oracle import as_oracle
 from flowopt.kernels.batch import shared_places
@@ -36,8 +37,8 @@ def _under_way(pair, problem, control, dtype):
     start = torch.rand(COUNT, problem.dim, generator=generator, dtype=torch.float64) - 0.5
     oracle = as_oracle(problem, dtype, start.device)
     position, batch, device = oracle.leaves(start.to(dtype)), (COUNT,), start.device
-    evaluation = oracle.evaluate(position, None)
     flow = pair.flow.fitted(batch, device)
+    evaluation = solving(oracle, flow.damping).evaluate(position, None)
     none = torch.zeros(batch, dtype=torch.int64)
     control = CONTROLS[control](pair.step_size)
     regular = pair.scheme.regular_start

@@ -9,6 +9,7 @@ import flowopt as fo
 from flowopt.kernels import UnfitError
 from flowopt.registry import FLOWS
 from tests.kernels import losses
+from tests.reference.states import evaluation_of
 
 ROSENBROCK = fo.problems.rosenbrock()
 START = torch.tensor([[-1.5, 1.0], [0.0, 0.5]], dtype=torch.float64)
@@ -47,9 +48,11 @@ def test_carrying_out_the_lines_by_hand_is_a_step(name):
     state, gradient = before.state, ROSENBROCK.gradient(before.position)
     numbers = {k: float(v) for k, v in flow.hyperparameters.items()}
     numbers |= {"t": float(state.time[1]), "step": 3, "gradients": 4, "last_step": 4}
-    numbers |= {"rejected": 0, "loss": float(before.loss[1]), "step_size": step_size}
+    numbers |= {"rejected": 0, "products": 0, "loss": float(before.loss[1]), "step_size": step_size}
     numbers |= {f"g_{i}": float(gradient[1, i]) for i in range(2)}
     numbers |= {s: float(v[1]) for s, v in state.scalars.items()}
+    solution = evaluation_of(ROSENBROCK, state.position, flow).damped or ()
+    numbers |= {f"damped_{i}": float(leaf[1]) for i, leaf in enumerate(solution)}
     for variable, leaves in state.variables.items():
         numbers |= {f"{variable}_{i}": float(leaf[1]) for i, leaf in enumerate(leaves)}
     values = _run(_described(flow, scheme).program, numbers)

@@ -30,7 +30,7 @@ def curve(name):
     times = [SPACING * i for i in range(400)]
     elapsed = torch.tensor(times, dtype=torch.float64)
     points = unflat(solve(flow, HILLS, state, times), state, elapsed)
-    return flow, points, evaluation_of(HILLS, points.position)
+    return flow, points, evaluation_of(HILLS, points.position, flow)
 
 
 @pytest.mark.parametrize(("name", "energy"), ENERGIES)
@@ -71,7 +71,7 @@ def test_the_rate_of_an_energy_is_its_slope_along_the_drift(name, energy):
     generator = torch.Generator().manual_seed(2)
     starts = torch.randn(20, 2, generator=generator, dtype=torch.float64)
     state = moving_state(flow, FLOWS[name].words[0], HILLS, starts)
-    here = evaluation_of(HILLS, state.position)
+    here = evaluation_of(HILLS, state.position, flow)
     tangent, measured = flow.drift(state, here), flow.energy(energy)
     ends = [moved(state, tangent, distance) for distance in (-1e-6, 1e-6)]
     low, high = (measured.value(end, evaluation_of(HILLS, end.position)) for end in ends)

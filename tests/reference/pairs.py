@@ -90,9 +90,11 @@ CLOSURE_FREE = [
 
 
 def fitting(pair: Pair, problems: Mapping[str, Landscape]) -> list[str]:
-    """Problems that have the parameters of a flow."""
+    """Problems that have the parameters of a flow, and residuals where these are needed."""
     partition = pair.flow.partition
-    return [n for n, p in problems.items() if partition is None or p.dim == len(partition.leaves)]
+    fitted = [n for n, p in problems.items() if partition is None or p.dim == len(partition.leaves)]
+    needed = pair.flow.damping is not None or getattr(pair.scheme, "gauss_newton", False)
+    return [name for name in fitted if not needed or problems[name].residuals is not None]
 
 
 def small_problems(pair: Pair, place: int) -> list[tuple[str, bool]]:

@@ -55,7 +55,7 @@ def solve(flow: Flow, problem: object, state: State, times: list[float]) -> Tens
 
     def drift(time: float, numbers: numpy.ndarray) -> numpy.ndarray:
         here = replace(unflat(torch.from_numpy(numbers), state), time=state.time + time)
-        return flat(flow.drift(here, evaluation_of(problem, here.position))).numpy()
+        return flat(flow.drift(here, evaluation_of(problem, here.position, flow))).numpy()
 
     solution = solve_ivp(
         drift,

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from flowopt import Flow, State
+from flowopt.core.curvature.solving import solving
 from flowopt.core.evaluation import Evaluation, Evaluator
 from flowopt.core.interfaces import Key, Scheme
 from flowopt.core.oracle import as_oracle
@@ -66,9 +67,10 @@ def state_of(variables: dict[str, Tensor], **scalars: Tensor) -> State:
     return State(leaves, values, zero, zero.to(torch.int64))
 
 
-def evaluation_of(problem: object, position: Leaves) -> Evaluation:
-    """Loss and gradient of a problem."""
-    return as_oracle(problem, position[0].dtype, position[0].device).evaluate(position, None)
+def evaluation_of(problem: object, position: Leaves, flow: Flow | None = None) -> Evaluation:
+    """Loss and gradient of a problem, and what else a flow asks."""
+    oracle = as_oracle(problem, position[0].dtype, position[0].device)
+    return (solving(oracle, flow.damping) if flow else oracle).evaluate(position, None)
 
 
 def one_step(

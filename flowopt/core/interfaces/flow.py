@@ -79,6 +79,11 @@ class FlowLike(Protocol):
         ...
 
     @property
+    def damping(self) -> Tensor | None:
+        """The μ of (Q + μI)⁻¹∇L in its equations, with the Gauss–Newton matrix Q."""
+        ...
+
+    @property
     def steep_at_start(self) -> bool:
         """Whether the derivative of the summed drift is infinite at the initial state."""
         ...

@@ -8,13 +8,41 @@ from typing import NamedTuple
 import sympy
 
 from flowopt.core.interfaces import Wiener
-from flowopt.errors import CompatibilityError
+from flowopt.errors import CompatibilityError, DefinitionError
 from flowopt.symbolic.energy import Energy
-from flowopt.symbolic.functions import curvature, laplacian, total
+from flowopt.symbolic.functions import curvature, damped, laplacian, total
 from flowopt.symbolic.language import LOSS, STEP_SIZE, Equations, channel, g, theta
 from flowopt.symbolic.maps import LetterMap, letter_map
 from flowopt.symbolic.printing.torch_code import Compiled, compile_formulas
 from flowopt.symbolic.tangent import PREFIX, drift_along
+
+# Stands for damped(g, μ) in printed code.
+SOLVED = sympy.Symbol("_damped", real=True)
+
+
+@lru_cache(maxsize=512)
+def damping_of(equations: Equations) -> str | None:
+    """The name of μ in damped(g, μ), one wherever it stands; None where the flow has none.
+
+    Raises:
+        DefinitionError: It has other arguments.
+    """
+    formulas = [f for term in equations.terms for f in term.formulas]
+    found = {call for formula in formulas for call in formula.atoms(damped)}
+    if not found:
+        return None
+    (gradient, name), *others = (call.args for call in found)
+    if others or gradient != g or str(name) not in equations.hyperparameters:
+        raise DefinitionError(
+            f"{', '.join(map(str, found))}: expected damped(g, damping) with one hyperparameter, "
+            "the same wherever it stands"
+        )
+    return str(name)
+
+
+def with_solution(formula: sympy.Expr) -> sympy.Expr:
+    """A formula with the solution of the damped system as one more leaf."""
+    return formula.replace(lambda e: isinstance(e, damped), lambda e: SOLVED)
 
 
 class Normal(NamedTuple):
@@ -48,7 +76,9 @@ def _compile(
     title: str, equations: Equations, formulas: dict[sympy.Symbol, sympy.Expr], **rest: object
 ) -> Code:
     normals = [normal.name for normal in rest.get("normals", ())]
-    leaves = [v.name for v in equations.variables] + ["g"]
+    leaves = [v.name for v in equations.variables] + ["g", SOLVED.name]
+    solves = any(formula.has(damped) for formula in formulas.values())
+    formulas = {v: with_solution(formula) for v, formula in formulas.items()}
     leaves += [*(PREFIX + name for name in leaves), *normals]
     elementwise = {v.name: f for v, f in formulas.items() if v not in equations.scalars}
     scalar = {v.name: f for v, f in formulas.items() if v in equations.scalars}
@@ -58,7 +88,7 @@ def _compile(
         scalar=compile_formulas(title, scalar, scalar_leaves) if scalar else None,
         names=tuple(elementwise),
         scalar_names=tuple(scalar),
-        uses_gradient=any(f.has(g, LOSS) for f in formulas.values()),
+        uses_gradient=solves or any(f.has(g, LOSS) for f in formulas.values()),
         **{"map": None, **rest},
     )
 
@@ -183,10 +213,13 @@ def time_code(title: str, equations: Equations) -> Compiled:
 @lru_cache(maxsize=128)
 def energy_code(title: str, equations: Equations, energy: Energy) -> tuple[Compiled, Compiled]:
     """An energy's density, to be summed over elements, and its scalar part."""
-    leaves = [v.name for v in equations.variables] + ["g", "curvature"]
+    leaves = [v.name for v in equations.variables] + ["g", "curvature", SOLVED.name]
     second = sympy.Symbol("curvature", real=True)
     values = {curvature(LOSS): second, laplacian(LOSS): total(second)}
+    density, scalar = (
+        with_solution(formula.xreplace(values)) for formula in (energy.density, energy.scalar)
+    )
     return (
-        compile_formulas(f"{title}.density", {"density": energy.density.xreplace(values)}, leaves),
-        compile_formulas(f"{title}.scalar", {"scalar": energy.scalar.xreplace(values)}, leaves),
+        compile_formulas(f"{title}.density", {"density": density}, leaves),
+        compile_formulas(f"{title}.scalar", {"scalar": scalar}, leaves),
     )

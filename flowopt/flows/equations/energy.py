@@ -9,7 +9,7 @@ from torch import Tensor
 from flowopt.core.evaluation import Evaluation
 from flowopt.core.state import Leaves, State, lift, sum_elements
 from flowopt.errors import CompatibilityError
-from flowopt.flows.equations.code import energy_code
+from flowopt.flows.equations.code import SOLVED, energy_code
 from flowopt.flows.equations.formulas import evaluate_formulas, evaluate_scalars
 from flowopt.symbolic.energy import declared_dissipation, energy_of, energy_rate
 from flowopt.symbolic.functions import curvature, laplacian
@@ -125,6 +125,8 @@ class FlowEnergy:
             "L": evaluation.loss.to(torch.float64),
         }
         leaves = {**state.variables, "g": evaluation.gradient}
+        if evaluation.damped is not None:
+            leaves[SOLVED.name] = evaluation.damped
         if second is not None:
             leaves["curvature"] = second
         batch_dimensions = state.time.ndim

@@ -14,6 +14,7 @@ from flowopt.errors import CompatibilityError, DefinitionError
 from flowopt.flows.equations.algebra import starting_at, with_term, without
 from flowopt.flows.equations.code import (
     Code,
+    damping_of,
     diffusion_code,
     drift_along_code,
     drift_code,
@@ -23,7 +24,7 @@ from flowopt.flows.equations.code import (
 )
 from flowopt.flows.equations.draws import draw_normals
 from flowopt.flows.equations.energy import FlowEnergy
-from flowopt.flows.equations.hyperparameters import checked_hyperparameters
+from flowopt.flows.equations.hyperparameters import check_numbers, checked_hyperparameters
 from flowopt.flows.equations.running import later_time, run_code, start_state
 from flowopt.symbolic.energy import energy_rate
 from flowopt.symbolic.language import LOSS, Equations, Term, g, theta
@@ -78,7 +79,7 @@ class EquationFlow:
         self.name = name
         self.per_step = frozenset(per_step)
         self.hyperparameters = checked_hyperparameters(name, equations, hyperparameters)
-        self._check_numbers()
+        check_numbers(self.name, self.hyperparameters)
         self._codes: dict[tuple, Code] = {}
 
     @classmethod
@@ -158,6 +159,11 @@ class EquationFlow:
         return is_symmetric(self.equations)
 
     @property
+    def damping(self) -> Tensor | None:
+        """The μ of (Q + μI)⁻¹∇L in its equations, with the Gauss–Newton matrix Q."""
+        return self.hyperparameters.get(damping_of(self.equations))
+
+    @property
     def steep_at_start(self) -> bool:
         """Whether the derivative of the summed drift is infinite at the initial state."""
         return steep_at_start(self.equations)
@@ -187,7 +193,7 @@ class EquationFlow:
             CompatibilityError: A hyperparameter has another shape than the batch.
             DefinitionError: A hyperparameter is not a number.
         """
-        self._check_numbers()
+        check_numbers(self.name, self.hyperparameters)
         varied = {n: v for n, v in self.hyperparameters.items() if v.ndim}
         for name, value in varied.items():
             per_trajectory(f"hyperparameter {name!r}", value, batch)
@@ -385,12 +391,6 @@ class EquationFlow:
             self._term(move.letter)
             self._codes[key] = letter_code(self.name, self.equations, *key, self.per_step)
         return self._codes[key]
-
-    def _check_numbers(self) -> None:
-        # Traced code takes values over as they are: here nothing may depend on what they hold.
-        for name, value in self.hyperparameters.items():
-            if bool(torch.isnan(value).any()):
-                raise DefinitionError(f"flow {self.name!r}: {name} is not a number (nan)")
 
     def _check_physical_time(self, what: str) -> None:
         if self.per_step:

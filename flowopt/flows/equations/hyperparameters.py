@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from flowopt.errors import DefinitionError
+from flowopt.flows.equations.code import damping_of
 from flowopt.symbolic.language import Equations
 
 
@@ -14,6 +15,7 @@ def checked_hyperparameters(
     flow: str, equations: Equations, values: Mapping[str, float | Tensor]
 ) -> dict[str, Tensor]:
     """Float64 tensors for exactly the names that the equations leave open."""
+    damping_of(equations)
     expected = equations.hyperparameters
     missing = [name for name in expected if name not in values]
     unknown = [name for name in values if name not in expected]
@@ -40,3 +42,11 @@ def number(flow: str, name: str, value: object) -> Tensor:
     if isinstance(value, float) and math.isnan(value):
         raise DefinitionError(f"flow {flow!r}: {name} is not a number (nan)")
     return tensor
+
+
+def check_numbers(flow: str, values: Mapping[str, Tensor]) -> None:
+    """Raises `DefinitionError` for what is not a number."""
+    # Traced code takes values over as they are: there nothing may depend on what they hold.
+    for name, value in values.items():
+        if bool(torch.isnan(value).any()):
+            raise DefinitionError(f"flow {flow!r}: {name} is not a number (nan)")

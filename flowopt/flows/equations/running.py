@@ -9,7 +9,7 @@ from torch import Tensor
 
 from flowopt.core.interfaces import Evaluate
 from flowopt.core.state import Leaves, Owned, State
-from flowopt.flows.equations.code import Code, start_code, time_code
+from flowopt.flows.equations.code import SOLVED, Code, start_code, time_code
 from flowopt.flows.equations.formulas import evaluate_formulas, evaluate_scalars
 from flowopt.symbolic.language import Equations, theta
 from flowopt.symbolic.tangent import PREFIX
@@ -40,6 +40,8 @@ def run_code(
     if code.uses_gradient:
         evaluation = evaluate(state)
         leaves["g"] = evaluation.gradient
+        if evaluation.damped is not None:
+            leaves[SOLVED.name] = evaluation.damped
         scalars["L"] = evaluation.loss.to(torch.float64)
     for normal, drawn in zip(code.normals, normals, strict=False):
         if normal.variable in state.scalars:

@@ -164,6 +164,10 @@ class PartitionedFlow:
         return False
 
     @property
+    def damping(self) -> None:
+        """None: a damped system holds all parameters, and blocks have some each."""
+
+    @property
     def steep_at_start(self) -> bool:
         """Whether the derivative of a block's drift is infinite at the initial state."""
         return any(part.flow.steep_at_start for part in self.parts)
