@@ -49,6 +49,17 @@ def test_every_trajectory_may_have_its_own_damping():
         assert torch.equal(together.position[place], alone.position)
 
 
+def test_euler_richardson_steps_it_with_the_published_control():
+    """LM_ER: the probe is a whole step, h₀ = 1/μ, every trajectory in one native kernel."""
+    control = fo.control.ElementaryControl(tolerance=0.01, first_step=0.1)
+    settings = {"control": control, "steps": 500, "stop": fo.stop.gradient(1e-6)}
+    flow, scheme = levenberg_marquardt(damping=10.0), fo.EulerRichardson("author")
+    ends = [fo.integrate(flow, scheme, POLY, START, compile=c, **settings) for c in (True, False)]
+    assert (ends[0].status == fo.Status.GRADIENT_SMALL).all()
+    assert torch.equal(ends[0].steps, ends[1].steps)
+    assert_close(ends[0].position, ends[1].position, rtol=0, atol=1e-12)
+
+
 def test_its_energy_falls_at_the_rate_of_the_damped_system():
     """L' = −∇Lᵀ(Q + μI)⁻¹∇L."""
     flow = levenberg_marquardt(damping=0.3)

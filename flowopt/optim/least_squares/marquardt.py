@@ -20,7 +20,7 @@ from flowopt.schemes import LinearlyImplicitEuler
 from flowopt.stepper import Carry, Stepper
 
 NIELSEN = Nielsen()
-COUNTS = ("gradients", "products", "rejected")
+COUNTS = ("losses", "gradients", "products", "rejected")
 
 
 class LevenbergMarquardt(torch.optim.Optimizer):
@@ -44,8 +44,8 @@ class LevenbergMarquardt(torch.optim.Optimizer):
         acceleration: Whether to add geodesic acceleration.
 
     Attributes:
-        counts: Sums over all steps: "gradients" (with their losses), "products" with J or Jᵀ, and
-            "rejected" trials.
+        counts: Sums over all steps: "losses", "gradients" (with their losses), "products" with J or
+            Jᵀ, and "rejected" trials.
 
     Raises:
         CompatibilityError: There are several groups, or a parameter is not real and floating.
