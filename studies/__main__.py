@@ -27,7 +27,11 @@ from studies.command.showing import showing
 from studies.common.names import unknown_name
 from studies.common.settings import apply_settings
 
-STUDIES: Mapping[str, str] = {"compare": "studies.compare", "basins": "studies.basins"}
+STUDIES: Mapping[str, str] = {
+    "compare": "studies.compare",
+    "basins": "studies.basins",
+    "controls": "studies.controls",
+}
 USER_ERROR, INTERRUPTED = 2, 130
 
 

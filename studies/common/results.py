@@ -192,6 +192,17 @@ class ResultFolder:
             return None
         return self.read_dataset(f"units/{stem}.nc")
 
+    def finished(self, name: str) -> xr.Dataset:
+        """A unit that is known to be finished.
+
+        Raises:
+            DataError: It can not be trusted any more.
+        """
+        unit = self.unit(name)
+        if unit is None:
+            raise DataError(f"{name} in {self.path} was damaged meanwhile: run again")
+        return unit
+
     def finish_unit(self, name: str, dataset: xr.Dataset) -> None:
         """Keep what a unit computed.
 

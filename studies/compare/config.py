@@ -7,11 +7,10 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from torch import nn
-
 from flowopt.errors import ConfigurationError
 from studies.common.candidates import Candidate
 from studies.common.names import unknown_name
+from studies.common.tasks import TASKS
 
 METHODS = (
     "sgd",
@@ -23,31 +22,6 @@ METHODS = (
     "heavy_ball:BAOAB",
     "langevin:BAOAB",
 )
-
-
-@dataclass(frozen=True)
-class Task:
-    """What is trained on a data set, unless the user says otherwise.
-
-    Attributes:
-        hidden: Width of the one hidden layer.
-        activation: Between the layers.
-        batch: Rows of a minibatch.
-        epochs: Budget, in epochs of gradients.
-        points: Into how many parts the records divide a run.
-    """
-
-    hidden: int
-    activation: type[nn.Module]
-    batch: int
-    epochs: float
-    points: int
-
-
-TASKS: Mapping[str, Task] = {
-    "digits": Task(hidden=32, activation=nn.Tanh, batch=64, epochs=30, points=40),
-    "mnist": Task(hidden=128, activation=nn.ReLU, batch=128, epochs=5, points=20),
-}
 
 
 @dataclass(frozen=True)

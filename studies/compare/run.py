@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
 from typing import cast
 
 import joblib
-import torch
 import xarray as xr
 from tqdm.auto import tqdm
 
-from flowopt.errors import ConfigurationError, DataError
+from flowopt.errors import ConfigurationError
 from studies.common import data
 from studies.common.candidates import Candidate, candidate
 from studies.common.devices import checked_device, one_thread
@@ -42,7 +40,7 @@ def run(config: Config, *, out: Path, jobs: int = 1) -> ResultFolder:
     candidates = tuple(candidate(method) for method in config.methods)
     plan = planned(config, candidates)
     device = checked_device(plan.device)
-    dataset = _loaded(plan.data, device)
+    dataset = data.load(plan.data).to(device)
     _check_batch(plan, dataset)
     steps = {entry.label: steps_within_budget(entry, plan, dataset) for entry in candidates}
     folder = ResultFolder("compare", plan, out=out)
@@ -57,16 +55,6 @@ def run(config: Config, *, out: Path, jobs: int = 1) -> ResultFolder:
             "manifest.json", manifest(plan, seconds=seconds, counts=counts, device=device)
         )
     return folder
-
-
-def _loaded(name: str, device: torch.device) -> data.Dataset:
-    dataset = data.load(name)
-    tensors = {
-        field.name: value.to(device)
-        for field in dataclasses.fields(dataset)
-        if isinstance(value := getattr(dataset, field.name), torch.Tensor)
-    }
-    return dataclasses.replace(dataset, **tensors)
 
 
 def _check_batch(plan: Plan, dataset: data.Dataset) -> None:
@@ -120,7 +108,7 @@ def _parallel(
 @cache
 def _loaded_apart(name: str, device: str) -> data.Dataset:
     """The data once per process: sent along with each task it would be copied each time."""
-    return _loaded(name, checked_device(device))
+    return data.load(name).to(checked_device(device))
 
 
 def _train_apart(entry: Candidate, plan: Plan, seed: int) -> tuple[Candidate, int, xr.Dataset]:
@@ -129,18 +117,11 @@ def _train_apart(entry: Candidate, plan: Plan, seed: int) -> tuple[Candidate, in
         return entry, seed, train(entry, plan, dataset, seed, lambda _: None)
 
 
-def _finished(folder: ResultFolder, entry: Candidate, seed: int) -> xr.Dataset:
-    unit = folder.unit(_unit(entry, seed))
-    if unit is None:
-        raise DataError(f"{_unit(entry, seed)} in {folder.path} was damaged meanwhile: run again")
-    return unit
-
-
 def _joined(folder: ResultFolder, candidates: tuple[Candidate, ...], plan: Plan) -> xr.Dataset:
     """All units along "optimizer" and "seed", with what the figures say about each method."""
     seeds = range(plan.seeds)
     methods = [
-        xr.concat([_finished(folder, entry, seed) for seed in seeds], "seed")
+        xr.concat([folder.finished(_unit(entry, seed)) for seed in seeds], "seed")
         for entry in candidates
     ]
     arrays = xr.concat(methods, "optimizer")

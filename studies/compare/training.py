@@ -11,14 +11,15 @@ from dataclasses import dataclass, field
 import numpy as np
 import torch
 import xarray as xr
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn.functional import cross_entropy
 
 import flowopt as fo
 from flowopt.errors import ConfigurationError
 from studies.common.candidates import Candidate
 from studies.common.data import Dataset
-from studies.compare.config import TASKS, Plan
+from studies.common.tasks import initial_network
+from studies.compare.config import Plan
 
 CURVES = {
     "training_loss": "cross-entropy over all training rows, nats",
@@ -26,30 +27,6 @@ CURVES = {
     "test_accuracy": "share of test rows",
     "energy": "first energy that the flow declares, with the loss over all training rows",
 }
-
-
-def initial_network(plan: Plan, dataset: Dataset, seed: int) -> nn.Module:
-    """A network of one hidden layer, its weights drawn from the seed.
-
-    Args:
-        plan: Gives width and activation.
-        dataset: Gives features and classes.
-        seed: Weights and biases are uniform within ±1/√inputs of their layer, as in torch.
-
-    Returns:
-        The module, on the data's device.
-    """
-    features = dataset.train_inputs.shape[1]
-    generator = torch.Generator().manual_seed(seed)
-    layers = []
-    for inputs, outputs in ((features, plan.hidden), (plan.hidden, dataset.classes)):
-        layer = nn.utils.skip_init(nn.Linear, inputs, outputs)
-        with torch.no_grad():
-            for parameter in layer.parameters():
-                parameter.uniform_(-(inputs**-0.5), inputs**-0.5, generator=generator)
-        layers.append(layer)
-    module = nn.Sequential(layers[0], TASKS[plan.data].activation(), layers[1])
-    return module.to(dataset.train_inputs.device)
 
 
 def steps_within_budget(candidate: Candidate, plan: Plan, dataset: Dataset) -> int:
@@ -165,7 +142,7 @@ def train(
     """
     steps = steps_within_budget(candidate, plan, dataset)
     problem = fo.problems.network(
-        initial_network(plan, dataset, seed),
+        initial_network(dataset, plan.hidden, seed),
         cross_entropy,
         (dataset.train_inputs, dataset.train_labels),
         batch=fo.problems.Minibatches(plan.batch),

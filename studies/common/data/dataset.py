@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, replace
 
 import numpy as np
 import torch
@@ -35,6 +35,15 @@ class Dataset:
     test_inputs: Tensor
     test_labels: Tensor
     classes: int
+
+    def to(self, device: torch.device) -> Dataset:
+        """The same data on a device."""
+        tensors = {
+            field.name: value.to(device)
+            for field in fields(self)
+            if isinstance(value := getattr(self, field.name), Tensor)
+        }
+        return replace(self, **tensors)
 
     def __post_init__(self) -> None:
         _check_part(f"{self.name}, training", self.train_inputs, self.train_labels, self.classes)

@@ -1,0 +1,1 @@
+"""Step controls in training: energies and expected slopes against rates that stay."""

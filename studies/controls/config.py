@@ -1,0 +1,128 @@
+"""Settings of the study of controls."""
+
+from __future__ import annotations
+
+import argparse
+import math
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+import flowopt as fo
+from flowopt.errors import ConfigurationError
+from studies.common.names import unknown_name
+from studies.common.tasks import TASKS
+
+Build = Callable[[Iterable[Tensor], float, bool], torch.optim.Optimizer]
+
+FULL_BATCH_GROWTH, MINIBATCH_GROWTH = 2.0, 1.1
+
+
+def _energy_adam(params: Iterable[Tensor], rate: float, full: bool) -> torch.optim.Optimizer:
+    growth = FULL_BATCH_GROWTH if full else MINIBATCH_GROWTH
+    return fo.optim.EnergyAdam(params, lr=rate, growth=growth)
+
+
+def _slope(rate: float) -> fo.ExpectedSlope:
+    return fo.ExpectedSlope(first_step=rate)
+
+
+# Name → parameters, learning rate or first step, whether all rows are seen at every step.
+METHODS: Mapping[str, Build] = {
+    "adam": lambda p, rate, full: fo.optim.Adam(p, lr=rate, compile=True),
+    "adamw": lambda p, rate, full: fo.optim.AdamW(p, lr=rate, compile=True),
+    "energy_adam": _energy_adam,
+    "slope_adam": lambda p, rate, full: fo.optim.Adam(p, control=_slope(rate), compile=True),
+    "momentum": lambda p, rate, full: fo.optim.SGD(p, lr=rate, momentum=0.9, compile=True),
+    "slope_momentum": lambda p, rate, full: fo.optim.SGD(
+        p, momentum=0.9, control=_slope(rate), compile=True
+    ),
+}
+
+
+@dataclass(frozen=True)
+class Config:
+    """What is trained, by which methods, at which rates.
+
+    Attributes:
+        data: A name of the tasks of `flowopt compare`: digits, iris, mnist, cifar10.
+        methods: Names of `METHODS`.
+        rates: Learning rates, or first steps of a control.
+        seeds: How many; each gives weights, minibatches and random labels.
+        epochs: Budget: the cost of so many epochs of one gradient per minibatch.
+        batch: Rows of a minibatch; 0 for all rows at every step.
+        hidden: Width of the hidden layer.
+        random_labels: Share of the training rows whose label is drawn at random.
+        rows: Training rows that are used, the first; all where 0.
+        device: "cpu", "cuda" or "cuda:1".
+
+    Raises:
+        ConfigurationError: A value is out of range.
+    """
+
+    data: str = "digits"
+    methods: tuple[str, ...] = ("adam", "adamw", "energy_adam", "slope_adam")
+    rates: tuple[float, ...] = (1e-3, 1e-2, 1e-1)
+    seeds: int = 3
+    epochs: int = 100
+    batch: int = 64
+    hidden: int = 32
+    random_labels: float = 0.0
+    rows: int = 0
+    device: str = "cpu"
+
+    def __post_init__(self) -> None:
+        if self.data not in TASKS:
+            raise ConfigurationError(unknown_name("data set", self.data, TASKS))
+        for name in self.methods:
+            if name not in METHODS:
+                raise ConfigurationError(unknown_name("method", name, METHODS))
+        ranges = {
+            "methods": (len(self.methods) > 0, "at least one"),
+            "rates": (
+                len(self.rates) > 0 and all(0 < rate < math.inf for rate in self.rates),
+                "positive numbers",
+            ),
+            "seeds": (self.seeds >= 1, "at least 1"),
+            "epochs": (self.epochs >= 1, "at least 1"),
+            "hidden": (self.hidden >= 1, "at least 1"),
+            "batch": (self.batch >= 0, "at least 1, or 0 for all rows"),
+            "rows": (self.rows >= 0, "at least 1, or 0 for all rows"),
+            "random_labels": (0 <= self.random_labels <= 1, "a share from 0 to 1"),
+        }
+        for name, (fits, expected) in ranges.items():
+            if not fits:
+                raise ConfigurationError(
+                    f"{name} came as {getattr(self, name)}, expected {expected}"
+                )
+
+
+PRESETS: Mapping[str, Config] = {
+    "smoke": Config(rates=(1e-2, 1e-1), seeds=1, epochs=2),
+    "quick": Config(seeds=2, epochs=30),
+    "paper": Config(
+        data="mnist",
+        methods=tuple(METHODS),
+        rates=(1e-4, 1e-3, 1e-2, 1e-1),
+        seeds=5,
+        epochs=6,
+        batch=128,
+        hidden=128,
+    ),
+}
+DEFAULT_PRESET = "quick"
+EXAMPLES = """  flowopt controls
+  flowopt controls --set batch=0 epochs=500 rates=0.001,0.01,0.1,1
+  flowopt controls --preset paper --set random_labels=0.2
+  flowopt controls --preset paper --set data=cifar10"""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """None of its own."""
+
+
+def with_arguments(config: Config, arguments: argparse.Namespace) -> Config:
+    """The configuration as it is."""
+    return config

@@ -1,0 +1,105 @@
+"""Computes the study of controls: arrays, manifest and report, in a result folder."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from functools import cache
+from pathlib import Path
+from typing import cast
+
+import joblib
+import xarray as xr
+from tqdm.auto import tqdm
+
+from studies.common import data
+from studies.common.devices import checked_device, one_thread
+from studies.common.manifest import manifest
+from studies.common.results import ResultFolder
+from studies.controls.config import Config
+from studies.controls.report import report
+from studies.controls.training import train
+
+Run = tuple[str, float, int]
+
+
+def run(config: Config, *, out: Path, jobs: int = 1) -> ResultFolder:
+    """Train every method at every rate with every seed.
+
+    Args:
+        config: What to train.
+        out: The folder of all results.
+        jobs: How many runs at a time, each in a process of its own.
+
+    Returns:
+        The folder, with `arrays.nc`, `manifest.json` and `report.md`.
+
+    Raises:
+        FlowoptError: The configuration can not be run.
+        KeyboardInterrupt: From the keyboard; finished runs are kept.
+    """
+    begin = time.perf_counter()
+    device = checked_device(config.device)
+    folder = ResultFolder("controls", config, out=out)
+    runs = [
+        (method, rate, seed)
+        for seed in range(config.seeds)
+        for method in config.methods
+        for rate in config.rates
+    ]
+    missing = [run for run in runs if folder.unit(_unit(run)) is None]
+    with one_thread(), tqdm(total=len(missing), unit="run", disable=None) as bar:
+        for name, unit in _computed(missing, config, jobs):
+            folder.finish_unit(name, unit)
+            bar.update()
+    arrays = joined(folder, config)
+    folder.write_dataset("arrays.nc", arrays)
+    folder.write_text("report.md", report(arrays, config))
+    counts = {name: int(arrays[name].sum()) for name in ("cost", "steps", "rejected")}
+    seconds = time.perf_counter() - begin
+    folder.write_json(
+        "manifest.json", manifest(config, seconds=seconds, counts=counts, device=device)
+    )
+    return folder
+
+
+def joined(folder: ResultFolder, config: Config) -> xr.Dataset:
+    """All units along "optimizer", "rate" and "seed"."""
+    methods = [
+        xr.concat(
+            [
+                xr.concat(
+                    [folder.finished(_unit((method, rate, seed))) for seed in range(config.seeds)],
+                    "seed",
+                )
+                for rate in config.rates
+            ],
+            "rate",
+        )
+        for method in config.methods
+    ]
+    return xr.concat(methods, "optimizer").assign_coords(
+        optimizer=list(config.methods), rate=list(config.rates), seed=list(range(config.seeds))
+    )
+
+
+def _unit(run: Run) -> str:
+    method, rate, seed = run
+    return f"{method}, rate {rate:g}, seed {seed}"
+
+
+def _computed(missing: list[Run], config: Config, jobs: int) -> Iterator[tuple[str, xr.Dataset]]:
+    tasks = (joblib.delayed(_trained)(run, config) for run in missing)
+    results = joblib.Parallel(n_jobs=jobs, return_as="generator_unordered")(tasks)
+    return cast(Iterator[tuple[str, xr.Dataset]], results)
+
+
+@cache
+def _loaded(name: str, device: str) -> data.Dataset:
+    """The data once per process: sent along with each task it would be copied each time."""
+    return data.load(name).to(checked_device(device))
+
+
+def _trained(run: Run, config: Config) -> tuple[str, xr.Dataset]:
+    with one_thread():
+        return _unit(run), train(config, _loaded(config.data, config.device), *run)
