@@ -33,6 +33,7 @@ NO_GUARD = (
     "huge the first accepted step is lost in rounding and gives just that: the same rule without a "
     "guard loses 54.5 % of 28000 starts; ours, whose growth after such an error is finite, none."
 )
+WALL = "8 starts of the file, beside the infinite wall; likely the missing guard, not checked."
 SWAPPED = (
     "not explained; 35.4 % is what escapes to infinity here (35.2 %), so the two may be swapped."
 )
@@ -150,6 +151,7 @@ RECORDS: tuple[Record, ...] = (
         points=((0, WELL), (0, -WELL)),
         starts=4445,
         half_width=2.0,
+        note=WALL,
     ),
     Record(
         "rat_two",

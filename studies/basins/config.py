@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from flowopt.errors import ConfigurationError
 from studies.common.names import unknown_name
 
-PARTS = ("table", "maps")
+PARTS = ("table", "maps", "sweeps", "flows", "networks")
 METHODS = (
     "gd@0.1",
     "momentum@0.1",
@@ -21,6 +21,11 @@ METHODS = (
     "lc_gd@0.1",
     "lc_gd_moderate@0.1",
 )
+# A boundary is looked at over up to 16 pixels.
+LEAST = {
+    **dict.fromkeys(("starts", "near", "trapped", "flowing", "replicas"), 1),
+    **dict.fromkeys(("pixels", "swept_pixels"), 20),
+}
 
 
 @dataclass(frozen=True)
@@ -36,6 +41,13 @@ class Config:
         pixels: Starts along each side of a map.
         axes: The two parameters that a map varies; all others are zero.
         near: Starts near each minimum, for leave rates.
+        swept: Problems on which single numbers are varied.
+        swept_pixels: Starts along each side of the maps of these.
+        trapped: Random starts of true flows, of which those below the lowest saddle count.
+        networks: Data sets of the small networks.
+        replicas: Networks of each ensemble.
+        network_steps: After which a network counts as not converged.
+        flowing: Random starts of the gradient flow on a problem with non-strict saddles.
         seed: Of everything random.
         device: Only "cpu".
 
@@ -53,6 +65,13 @@ class Config:
     pixels: int = 240
     axes: tuple[int, ...] = (0, 1)
     near: int = 500
+    swept: tuple[str, ...] = ("poly_two", "poly_three")
+    swept_pixels: int = 120
+    trapped: int = 10_000
+    flowing: int = 2000
+    networks: tuple[str, ...] = ("squares", "square_wave", "two_spirals")
+    replicas: int = 100
+    network_steps: int = 1000
     seed: int = 0
     device: str = "cpu"
 
@@ -60,8 +79,7 @@ class Config:
         for part in self.parts:
             if part not in PARTS:
                 raise ConfigurationError(unknown_name("part", part, PARTS))
-        # A boundary is looked at over up to 16 pixels.
-        for name, least in {"starts": 1, "pixels": 20, "near": 1}.items():
+        for name, least in LEAST.items():
             if getattr(self, name) < least:
                 raise ConfigurationError(
                     f"{name} came as {getattr(self, name)}, expected at least {least}"
@@ -82,12 +100,23 @@ PRESETS: Mapping[str, Config] = {
         methods=("gd@0.1", "awb@0.1", "adam@0.1", "lc_gd_moderate@0.1"),
         pixels=80,
         near=100,
+        parts=("table", "maps", "flows"),
+        trapped=1000,
+        flowing=200,
+        replicas=20,
+        network_steps=100,
+        networks=("square_wave",),
     ),
     "quick": Config(),
     "paper": Config(
         problems=("poly_two", "poly_three", "poly_four", "poly_five", "cloche", "rat_two"),
         pixels=480,
         near=2000,
+        swept_pixels=240,
+        trapped=100_000,
+        flowing=20_000,
+        replicas=10_000,
+        network_steps=20_000,
     ),
 }
 DEFAULT_PRESET = "quick"

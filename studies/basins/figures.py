@@ -16,8 +16,9 @@ from matplotlib.patches import Patch
 
 from flowopt.diagnostics.basins import ELSEWHERE, LOST, UNFINISHED
 from studies.basins.maps import domain, landmarks, problem
+from studies.basins.parts.sweeps import TITLES
 from studies.common.results import ResultFolder
-from studies.common.style import STYLE
+from studies.common.style import STYLE, line_style
 
 # Blue, orange, gold and magenta minima, brown divergence; further classes in tints that differ in
 # lightness, so that they stay apart without hue.
@@ -33,6 +34,18 @@ MARKS = {
     "degenerate": ("s", "white"),
 }
 COLUMNS = 4
+DRAWN_SWEEPS = {
+    "dissipation": ("unlike_flow", "dimension"),
+    "growth": ("unlike_flow", "dimension"),
+    "awb": ("leave", "dimension"),
+    "adam": ("leave", "dimension"),
+}
+AXES = {
+    "dissipation": "λ of dissipation control",
+    "growth": "growth after acceptance, λ = ½",
+    "awb": "lr of Adam without correction",
+    "adam": "lr of Adam",
+}
 
 
 def draw(folder: ResultFolder) -> tuple[Path, ...]:
@@ -49,6 +62,35 @@ def _figures(arrays: xr.Dataset):
     if "map_label" in arrays:
         for where in arrays.map_problem.values:
             yield f"maps_{where}", portraits(arrays.sel(map_problem=where))
+    if "sweep_problem" in arrays:
+        yield "sweeps", transitions(arrays)
+
+
+def transitions(arrays: xr.Dataset) -> Figure:
+    """What λ, growth and learning rates do to basins, one curve per problem.
+
+    Args:
+        arrays: With those of the sweeps.
+    """
+    figure = Figure(figsize=(12, 6.4), layout="constrained")
+    grid = figure.subplots(2, len(DRAWN_SWEEPS), squeeze=False)
+    for column, (name, fields) in enumerate(DRAWN_SWEEPS.items()):
+        for row, field in enumerate(fields):
+            axes = grid[row, column]
+            values = arrays[f"sweep_{name}"].values
+            for index, where in enumerate(arrays.sweep_problem.values):
+                numbers = arrays[f"sweep_{name}_{field}"].sel(sweep_problem=where).values
+                axes.plot(values, numbers, marker="o", label=str(where), ms=4, **line_style(index))
+            axes.set_xscale("linear" if name == "dissipation" else "log")
+            axes.set_xlabel(AXES[name])
+            axes.set_title(getattr(TITLES, field))
+            axes.grid(True)
+            if field != "dimension":
+                axes.set_ylim(bottom=-1.0)
+    grid[0, 0].axvline(0.5, color="black", linewidth=0.8, linestyle=":")
+    grid[1, 0].axvline(0.5, color="black", linewidth=0.8, linestyle=":")
+    grid[0, 0].legend()
+    return figure
 
 
 def portraits(arrays: xr.Dataset) -> Figure:

@@ -147,18 +147,7 @@ def ends(
         Along "start": "label" (class of `landmarks`, or a negative label of
         `flowopt.diagnostics`), "steps", "cost" in forward-equivalents, and "start_loss".
     """
-    solution = fo.integrate(
-        method.flow,
-        method.scheme,
-        landscape,
-        start,
-        control=method.control,
-        steps=most_steps if method.duration is None else None,
-        duration=method.duration,
-        stop=method.stop,
-    )
-    if bool((solution.status == fo.Status.INTERRUPTED).any()):
-        raise KeyboardInterrupt
+    solution = moved(method, landscape, start, most_steps=most_steps)
     labels = classified(solution, landscape, method.tolerance)
     return xr.Dataset(
         {
@@ -168,6 +157,29 @@ def ends(
             "start_loss": ("start", landscape.loss(start).numpy()),
         }
     )
+
+
+def moved(
+    method: Method, problem: object, start: object, *, most_steps: int = MOST_STEPS
+) -> fo.Solution:
+    """Moves every start to its end.
+
+    Raises:
+        KeyboardInterrupt: From the keyboard.
+    """
+    solution = fo.integrate(
+        method.flow,
+        method.scheme,
+        problem,
+        start,
+        control=method.control,
+        steps=most_steps if method.duration is None else None,
+        duration=method.duration,
+        stop=method.stop,
+    )
+    if bool((solution.status == fo.Status.INTERRUPTED).any()):
+        raise KeyboardInterrupt
+    return solution
 
 
 def classified(solution: fo.Solution, landscape: fo.problems.Landscape, tolerance: float) -> Tensor:

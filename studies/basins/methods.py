@@ -72,11 +72,11 @@ class Method:
         return kind(self.tolerance)
 
 
-def _rates(step_size: float) -> dict[str, float]:
-    """Of moving averages whose exact map forgets the shares above in a step."""
+def _rates(step_size: float, share: float = 1.0) -> dict[str, float]:
+    """Of moving averages whose exact map forgets a share of the shares above in a step."""
     return {
-        "momentum_rate": -math.log1p(-FORGETS) / step_size,
-        "square_rate": -math.log1p(-FORGETS_SQUARE) / step_size,
+        "momentum_rate": -math.log1p(-share * FORGETS) / step_size,
+        "square_rate": -math.log1p(-share * FORGETS_SQUARE) / step_size,
     }
 
 
@@ -135,6 +135,12 @@ def _hagan_menhaj(step_size: float) -> fo.control.Damping:
     return fo.control.Damping(fo.control.HaganMenhaj(), damping=1.0 / step_size)
 
 
+def _uncorrected(ratio: float) -> fo.Flow:
+    name, floor = "adam without bias correction", INSIDE_THE_ROOT
+    text = WITHOUT_CORRECTION
+    return fo.Flow.from_text(text, name=name, momentum_rate=1.0, square_rate=ratio, floor=floor)
+
+
 GAUSS_NEWTON = fo.LinearlyImplicitEuler(gauss_newton=True)
 EULER_AVERAGE = fo.Splitting("MA", maps={"M": "euler"})
 
@@ -157,20 +163,32 @@ METHODS: Mapping[str, Callable[[float], Method]] = {
     ),
     "gradient_flow": _ode(fo.flows.gradient_flow),
     "momentum_ode": _ode(fo.flows.momentum_ema),
-    "awb_ode": _ode(
-        lambda: fo.Flow.from_text(
-            WITHOUT_CORRECTION,
-            name="adam without bias correction",
-            momentum_rate=1.0,
-            square_rate=FORGETS_SQUARE / FORGETS,
-            floor=INSIDE_THE_ROOT,
-        )
-    ),
+    "awb_ode": _ode(lambda: _uncorrected(FORGETS_SQUARE / FORGETS)),
     "adam_ode": _ode(
         lambda: fo.flows.adam(momentum_rate=1.0, square_rate=FORGETS_SQUARE / FORGETS)
     ),
 }
 USUAL_STEP = 0.1
+
+
+def slower(name: str, step_size: float) -> Method:
+    """Either awb or momentum, with shares forgotten in proportion to h: steps of one equation."""
+    share = step_size / USUAL_STEP
+    made = METHODS[name](step_size)
+    if name == "awb":
+        flow = made.flow.with_hyperparameters(floor=INSIDE_THE_ROOT, **_rates(step_size, share))
+    else:
+        flow = fo.flows.momentum_ema(rate=FORGETS / USUAL_STEP)
+    return replace(made, name=name, flow=flow)
+
+
+def moment_ode(ratio: float, *, corrected: bool) -> Method:
+    """Adam's equation with a = 1 and b = ratio, with or without correction, followed truly."""
+    if corrected:
+        flow = fo.flows.adam(momentum_rate=1.0, square_rate=ratio)
+    else:
+        flow = _uncorrected(ratio)
+    return replace(METHODS["adam_ode"](USUAL_STEP), flow=flow)
 
 
 def method(specification: str) -> Method:

@@ -12,12 +12,18 @@ from tqdm.auto import tqdm
 
 from flowopt.errors import DataError
 from studies.basins.config import Config
-from studies.basins.parts import portraits, table
+from studies.basins.parts import networks, portraits, sweeps, table, true_flows
 from studies.common.devices import checked_device
 from studies.common.manifest import manifest
 from studies.common.results import ResultFolder
 
-PARTS: Mapping[str, ModuleType] = {"table": table, "maps": portraits}
+PARTS: Mapping[str, ModuleType] = {
+    "table": table,
+    "maps": portraits,
+    "sweeps": sweeps,
+    "flows": true_flows,
+    "networks": networks,
+}
 
 
 def run(config: Config, *, out: Path, jobs: int = 1) -> ResultFolder:

@@ -2,15 +2,12 @@
 
 import argparse
 import json
-import platform
 import sys
 from dataclasses import asdict
 from pathlib import Path
 
-import torch
-
 from tests.benchmarks import builds, eager, kernels, marquardt, updates
-from tests.benchmarks.measure import HEAD
+from tests.benchmarks.measure import HEAD, environment
 
 SUITES = {
     "eager": eager.comparisons,
@@ -47,17 +44,6 @@ def main() -> int:
     content = {"environment": environment(), "ratios": [asdict(ratio) for ratio in found]}
     arguments.out.write_text(json.dumps(content, indent=2) + "\n")
     return 0 if all(ratio.holds for ratio in found) else 1
-
-
-def environment() -> dict[str, object]:
-    """What the numbers depend on."""
-    return {
-        "python": platform.python_version(),
-        "torch": torch.__version__,
-        "threads": torch.get_num_threads(),
-        "processor": platform.processor() or platform.machine(),
-        "capability": torch.backends.cpu.get_cpu_capability(),
-    }
 
 
 if __name__ == "__main__":

@@ -1,11 +1,14 @@
 """Fair timing: two functions in turn, several rounds, so that drift of the machine cancels."""
 
+import platform
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from statistics import median
 from typing import Protocol
+
+import torch
 
 
 @dataclass(frozen=True)
@@ -103,3 +106,14 @@ def seconds(function: Callable[[], object]) -> float:
     begin = time.perf_counter()
     function()
     return time.perf_counter() - begin
+
+
+def environment() -> dict[str, object]:
+    """What the numbers depend on."""
+    return {
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "threads": torch.get_num_threads(),
+        "processor": platform.processor() or platform.machine(),
+        "capability": torch.backends.cpu.get_cpu_capability(),
+    }

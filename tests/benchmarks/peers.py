@@ -22,10 +22,9 @@ from torch import Tensor
 
 import flowopt as fo
 from tests.benchmarks import rivals, spirals
-from tests.benchmarks.__main__ import environment
 from tests.benchmarks.eager import TwoParameters
 from tests.benchmarks.kernels import TRAJECTORIES, Network
-from tests.benchmarks.measure import seconds
+from tests.benchmarks.measure import environment, seconds
 from tests.benchmarks.rivals import Run
 
 THREADS = 2
@@ -36,6 +35,7 @@ UNREACHED = 1e-14
 DURATION, TOLERANCE = 60.0, 1e-8
 REPLICAS, NETWORK_STEPS = 10_000, 100
 SPIRAL_REPLICAS = 1000
+MAP, MAP_STEP, MAP_SECONDS = 1000, 0.1, 15.0
 # Seconds that the rounds of one row may take; two rounds at least.
 PATIENCE = 10.0
 
@@ -273,6 +273,54 @@ def scaling(rounds: int) -> Iterator[list[Row]]:
     yield rows
 
 
+def maps(rounds: int) -> Iterator[list[Row]]:
+    """Where a million starts end, each map to convergence; diffrax has no ends and no status."""
+    start, two, descent, word = pixels(MAP), fo.problems.analytic("poly_two"), *_descent()
+    adam = fo.classic.adam(lr=MAP_STEP)
+    run = partial(fo.integrate, problem=two, start=start, compile=True)
+    settled, most = fo.stop.gradient(1e-4), 20_000
+    falling = fo.LyapunovControl(first_step=MAP_STEP)
+    tolerances = fo.ErrorControl(rtol=TOLERANCE, atol=TOLERANCE)
+    ours = {
+        "gradient descent to convergence": partial(
+            run, descent, word, step_size=MAP_STEP, steps=most, stop=settled
+        ),
+        "Adam to convergence": partial(
+            run, adam.flow, adam.scheme, step_size=MAP_STEP, steps=most, stop=settled
+        ),
+        f"Dormand–Prince {TOLERANCE:g} to T = {DURATION:g}": partial(
+            run, descent, fo.RungeKutta("dopri5"), control=tolerances, duration=DURATION
+        ),
+        "energy-controlled descent to convergence": partial(
+            run, descent, fo.Euler(), control=falling, steps=most, stop=settled
+        ),
+    }
+    # The vectors of diffrax step until the last of their trajectories has converged.
+    steps = int(ours["gradient descent to convergence"]().steps.max())
+    peers = {
+        0: {"diffrax Euler": (rivals.diffrax_euler(start, MAP_STEP, steps), 2.0)},
+        2: {"diffrax": (rivals.diffrax_adaptive(start, DURATION, TOLERANCE), 8.0)},
+    }
+    for number, (work, whole) in enumerate(ours.items()):
+        work = f"map of {MAP} × {MAP} starts: {work}"
+        if number in peers:
+            rows = race(work, whole, peers[number], rounds)
+            yield rows
+            best = rows[0].ours
+        else:
+            whole()
+            best = min(seconds(whole) for _ in range(2))
+        allowed = Row(work, f"{MAP_SECONDS:g} s allowed", best, MAP_SECONDS, MAP_SECONDS / best, 1)
+        print(line(allowed), flush=True)
+        yield [allowed]
+
+
+def pixels(count: int) -> Tensor:
+    """One start in each pixel of the square of poly_two, none on an axis of its symmetry."""
+    side = (torch.arange(count, dtype=torch.float64) + 0.3) * (6.0 / count) - 3.0
+    return torch.cartesian_prod(side + 0.5 / count, side)
+
+
 def _descent() -> tuple:
     return fo.flows.gradient_flow(), fo.Splitting("A")
 
@@ -283,6 +331,7 @@ SUITES = {
     "replicas": replicas,
     "rows": rows,
     "scaling": scaling,
+    "maps": maps,
 }
 
 

@@ -118,14 +118,14 @@ def _mapped(where: str, chosen: Method, config: Config) -> xr.Dataset:
             "map_label": (("map_row", "map_column"), found.label.values.reshape(size)),
             "map_steps": float(found.steps.mean()),
             "map_cost": float(found.cost.mean()),
-            "map_leave": ("map_radius", _leaves(chosen, landscape, config)),
+            "map_leave": ("map_radius", leave_rates(chosen, landscape, config)),
             **{f"map_{k}": v for k, v in rises(chosen, landscape, start).items()},
         },
         {"map_radius": list(RADII)},
     )
 
 
-def _leaves(chosen: Method, landscape: fo.problems.Landscape, config: Config) -> list[float]:
+def leave_rates(chosen: Method, landscape: fo.problems.Landscape, config: Config) -> list[float]:
     """Percent of the starts near a minimum that end elsewhere, mean over the minima."""
     known = landmarks(landscape)
     wells = [n for n, kind in enumerate(known.kinds) if kind == "minimum"]

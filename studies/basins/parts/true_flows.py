@@ -1,0 +1,126 @@
+"""What the equations do without steps: trapped starts, and the ends of the gradient flow."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+
+import xarray as xr
+
+import flowopt as fo
+from studies.basins.config import Config
+from studies.basins.maps import domain, ends, landmarks, moved, problem, uniform
+from studies.basins.methods import COARSE, ODE_DURATION, Method, method, moment_ode
+from studies.common.tables import markdown_table
+
+TRAPS = "poly_two"
+# b/a; the energy of Adam's equations surely falls up to 4.
+RATIOS = (0.01, 1.0, 4.0, 5.0, 6.0, 8.0, 10.0, 20.0, 100.0)
+# Relative, of a loss.
+ROUNDING = 1e-6
+SADDLES, PUBLISHED = "poly_five", (26.8, 2.2)
+HALF_WIDTH = 3.0
+KINDS = ("minimum", "non-strict saddle", "saddle", "maximum")
+
+
+def _flows() -> dict[str, Method]:
+    """Name → true flow."""
+    return {
+        "gradient flow": method("gradient_flow"),
+        "momentum": method("momentum_ode"),
+        **{
+            f"{name}, b = {ratio:g} a": moment_ode(ratio, corrected=corrected)
+            for name, corrected in {"Adam": True, "Adam without correction": False}.items()
+            for ratio in RATIOS
+        },
+    }
+
+
+def units(config: Config) -> Mapping[str, Callable[[], xr.Dataset]]:
+    """One for each flow, and one for the ends at saddles."""
+    traps = {
+        f"trap {name}": lambda chosen=chosen: _trapped(chosen, config)
+        for name, chosen in _flows().items()
+    }
+    return {**traps, "saddles": lambda: _saddles(config)}
+
+
+def _trapped(chosen: Method, config: Config) -> xr.Dataset:
+    """How many starts below the lowest saddle are at the end outside of their trap.
+
+    The trap is the part of {loss ≤ loss at the start} around the start: outside are those with a
+    larger loss, and those that the gradient flow takes to another minimum.
+    """
+    landscape = problem(TRAPS)
+    start = uniform(*domain(landscape), config.trapped, config.seed)
+    ceiling = landscape.loss(start)
+    below = ceiling < landmarks(landscape).lowest_saddle
+    start, ceiling = start[below], ceiling[below]
+    solution = moved(chosen, landscape, start)
+    downhill = method("gradient_flow")
+    home, well = (ends(downhill, landscape, x).label for x in (start, solution.position))
+    above = (solution.loss > ceiling * (1 + ROUNDING)).numpy()
+    resting = solution.status == fo.Status.GRADIENT_SMALL
+    return xr.Dataset(
+        {
+            "trap_left": int((above | (home != well).values).sum()),
+            "trap_other": int((home != well).sum()),
+            "trap_resting": int(resting.sum()),
+            "trap_starts": len(start),
+        }
+    )
+
+
+def _saddles(config: Config) -> xr.Dataset:
+    """Where the gradient flow ends on a problem with non-strict saddles."""
+    landscape = problem(SADDLES)
+    known = landmarks(landscape)
+    start = uniform(-HALF_WIDTH, HALF_WIDTH, config.flowing, config.seed)
+    # Convergence to a degenerate point is slow: at 1e-4 it is within a hundredth of it.
+    chosen = replace(method("gradient_flow"), tolerance=COARSE)
+    labels = ends(chosen, landscape, start).label.values
+    kinds = [known.kinds[label] if label >= 0 else "" for label in labels]
+    return xr.Dataset(
+        {"saddle_count": ("saddle_kind", [kinds.count(kind) for kind in KINDS])},
+        {"saddle_kind": list(KINDS)},
+    )
+
+
+def joined(found: Mapping[str, xr.Dataset], config: Config) -> xr.Dataset:
+    """Counts along "trap_flow" and "saddle_kind"."""
+    names = list(_flows())
+    traps = xr.concat([found[f"trap {name}"] for name in names], "trap_flow")
+    return xr.merge([traps.assign_coords(trap_flow=names), found["saddles"]])
+
+
+def section(arrays: xr.Dataset, config: Config) -> str:
+    """Two tables."""
+    rows = []
+    for name in arrays.trap_flow.values:
+        one = arrays.sel(trap_flow=name)
+        fields = ("starts", "resting", "left", "other")
+        numbers = (int(one[f"trap_{field}"]) for field in fields)
+        rows.append((str(name), *map(str, numbers)))
+    header = ("equation", "trapped starts", "at rest", "outside of the trap", "in another well")
+    traps = markdown_table(header, rows, right=header[1:])
+    return (
+        f"## Equations without steps\n\nStarts on {TRAPS} below its lowest saddle, at time "
+        f"{ODE_DURATION:g} or at rest. An energy that starts as the loss and falls keeps the loss "
+        "below that at the start, and the start in its well: of Adam's equations it surely falls "
+        f"for b ≤ 4a.\n\n{traps}\n\n" + _saddle_table(arrays, config)
+    )
+
+
+def _saddle_table(arrays: xr.Dataset, config: Config) -> str:
+    rows = []
+    for kind in KINDS:
+        count = int(arrays.saddle_count.sel(saddle_kind=kind))
+        low, high = fo.diagnostics.binomial_interval(count, config.flowing)
+        share = f"{100 * count / config.flowing:.2f}"
+        rows.append((kind, share, f"{100 * low:.2f}–{100 * high:.2f}"))
+    header = ("the gradient flow ends at a", "share / %", "95 % interval")
+    value, error = PUBLISHED
+    return (
+        f"{SADDLES}, {config.flowing} starts on [−3, 3]²; an earlier count of non-strict saddles "
+        f"was {value} ± {error} %.\n\n{markdown_table(header, rows, right=header[1:])}"
+    )

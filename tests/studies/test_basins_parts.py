@@ -1,0 +1,114 @@
+import math
+from dataclasses import replace
+
+import pytest
+import torch
+import xarray as xr
+
+from studies.basins.config import PRESETS
+from studies.basins.figures import transitions
+from studies.basins.methods import method, slower
+from studies.basins.parts import networks, sweeps, true_flows
+
+SMALL = replace(
+    PRESETS["smoke"],
+    near=20,
+    swept=("poly_two",),
+    swept_pixels=24,
+    trapped=400,
+    flowing=60,
+)
+
+
+def test_a_sweep_has_its_values_in_its_table_and_figure(monkeypatch):
+    few = {name: replace(s, values=(0.1, 0.5)) for name, s in sweeps.SWEEPS.items()}
+    few["growth"] = replace(few["growth"], values=(2.0, 10.0))
+    monkeypatch.setattr(
+        sweeps, "_values", lambda where, chosen, config: sweeps.Values(1, 2, math.nan, 4, 5, 1.25)
+    )
+    monkeypatch.setattr(sweeps, "SWEEPS", few)
+    found = {name: compute() for name, compute in sweeps.units(SMALL).items()}
+    arrays = sweeps.joined(found, SMALL)
+    assert "|   10 |" in (text := sweeps.section(arrays, SMALL)).replace("     10", "   10")
+    assert "1.250" in text and "–" in text
+    assert len(transitions(arrays).axes) == 8
+
+
+def test_dissipation_of_half_keeps_the_basins_and_plain_decrease_breaks_them():
+    half, none = (
+        sweeps._values("poly_two", sweeps.SWEEPS["dissipation"].method(v), SMALL)
+        for v in (0.5, 1e-4)
+    )
+    assert half.unlike_flow < 3.0 < 20.0 < none.unlike_flow
+    assert half.trap == none.trap == half.leave == none.leave == 0.0
+
+
+def test_smaller_steps_of_one_equation_come_nearer_to_it():
+    values = [sweeps._values("poly_two", slower("awb", h), SMALL).unlike_ode for h in (0.1, 0.02)]
+    assert values[1] < 3.0 < 8.0 < values[0]
+
+
+def test_slower_methods_step_the_equation_of_the_usual_ones():
+    usual, half = slower("awb", 0.1).flow, slower("awb", 0.05).flow
+    published = method("awb@0.1").flow
+    assert usual.hyperparameters["momentum_rate"] == published.hyperparameters["momentum_rate"]
+    rates = [f.hyperparameters["momentum_rate"].item() for f in (usual, half)]
+    assert rates == pytest.approx([-math.log(0.9) / 0.1, -math.log(0.95) / 0.05])
+
+
+@pytest.mark.parametrize("name", ["gradient flow", "momentum", "Adam, b = 4 a"])
+def test_no_true_flow_leaves_its_trap(name):
+    found = true_flows._trapped(true_flows._flows()[name], SMALL)
+    assert int(found.trap_starts) > 20
+    assert int(found.trap_left) == int(found.trap_other) == 0
+
+
+def test_a_method_that_leaves_its_trap_is_seen():
+    found = true_flows._trapped(method("awb@0.3"), SMALL)
+    assert int(found.trap_left) > 0.5 * int(found.trap_starts)
+
+
+def test_the_gradient_flow_ends_at_non_strict_saddles_but_at_no_strict_one():
+    found = true_flows._saddles(SMALL).set_index(saddle_kind="saddle_kind")
+    counts = dict(zip(found.saddle_kind.values, found.saddle_count.values, strict=True))
+    assert counts["saddle"] == counts["maximum"] == 0
+    assert sum(counts.values()) == SMALL.flowing
+    # 23 % of many starts; five standard errors of sixty.
+    assert counts["non-strict saddle"] / 60 == pytest.approx(
+        0.23, abs=5 * (0.23 * 0.77 / 60) ** 0.5
+    )
+
+
+def test_a_network_that_converges_and_one_that_diverges_are_counted():
+    config = replace(SMALL, replicas=6, network_steps=30)
+    wild = networks._trained("squares", "gd@0.1", config)
+    assert isinstance(wild, xr.Dataset) and float(wild.network_converged) == 0.0
+    tame = networks._trained("square_wave", "gd_em@0.1", config)
+    assert float(tame.network_diverged) == 0.0
+    assert math.isfinite(float(tame.network_loss))
+
+
+@pytest.mark.parametrize("name", networks.TASKS)
+def test_every_task_has_a_network_that_fits_its_data(name):
+    task = networks.TASKS[name]
+    made = networks._problem(task)
+    start = networks._start(task, made, 3, 0)
+    losses = made.loss(start)
+    assert losses.shape == (3,) and bool(losses.isfinite().all())
+    assert len(set(losses.tolist())) == 3
+    if task.half_width is not None:
+        largest = max(float(value.abs().max()) for value in start.values())
+        assert 0.9 * task.half_width < largest <= task.half_width
+
+
+def test_the_methods_of_every_task_exist_and_its_percentages_are_some():
+    for task in networks.TASKS.values():
+        for name, percents in task.records.items():
+            assert method(name).flow.energies
+            assert all(math.isnan(value) or 0 <= value <= 100 for value in percents)
+
+
+def test_the_spirals_are_each_others_mirror_image():
+    inputs, targets = networks._spirals()
+    assert torch.equal(inputs[:50], -inputs[50:])
+    assert targets.sum() == 50
