@@ -62,16 +62,16 @@ class Config:
     starts: int = 10_000
     problems: tuple[str, ...] = ("poly_two", "poly_three")
     methods: tuple[str, ...] = METHODS
-    pixels: int = 240
+    pixels: int = 160
     axes: tuple[int, ...] = (0, 1)
-    near: int = 500
+    near: int = 200
     swept: tuple[str, ...] = ("poly_two", "poly_three")
-    swept_pixels: int = 120
-    trapped: int = 10_000
-    flowing: int = 2000
+    swept_pixels: int = 80
+    trapped: int = 4000
+    flowing: int = 1000
     networks: tuple[str, ...] = ("squares", "square_wave", "two_spirals")
     replicas: int = 100
-    network_steps: int = 1000
+    network_steps: int = 3000
     seed: int = 0
     device: str = "cpu"
 

@@ -153,14 +153,19 @@ def ends(
         {
             "label": ("start", labels.numpy()),
             "steps": ("start", solution.steps.to(torch.int32).numpy()),
-            "cost": ("start", cost(solution, method).to(torch.float32).numpy()),
+            "cost": ("start", cost(solution).to(torch.float32).numpy()),
             "start_loss": ("start", landscape.loss(start).numpy()),
         }
     )
 
 
 def moved(
-    method: Method, problem: object, start: object, *, most_steps: int = MOST_STEPS
+    method: Method,
+    problem: object,
+    start: object,
+    *,
+    most_steps: int = MOST_STEPS,
+    compile: bool | str = "auto",
 ) -> fo.Solution:
     """Moves every start to its end.
 
@@ -176,6 +181,7 @@ def moved(
         steps=most_steps if method.duration is None else None,
         duration=method.duration,
         stop=method.stop,
+        compile=compile,
     )
     if bool((solution.status == fo.Status.INTERRUPTED).any()):
         raise KeyboardInterrupt
@@ -201,14 +207,10 @@ def classified(solution: fo.Solution, landscape: fo.problems.Landscape, toleranc
     return labels.to(torch.int8)
 
 
-def cost(solution: fo.Solution, method: Method) -> Tensor:
-    """(start,): in forward-equivalents, a loss 1 and a gradient 3.
-
-    A step that an energy rejects needs the loss alone at its end.
-    """
+def cost(solution: fo.Solution) -> Tensor:
+    """(start,): in forward-equivalents, a loss 1, a gradient 3, a product with a Jacobian 2."""
     counts = solution.counts
-    spared = counts["rejected"] if isinstance(method.control, fo.LyapunovControl) else 0
-    return 3 * (counts["gradients"] - spared) + spared + counts["losses"]
+    return 3 * counts["gradients"] + 2 * counts["products"] + counts["losses"]
 
 
 def rises(method: Method, landscape: fo.problems.Landscape, start: Tensor) -> xr.Dataset:

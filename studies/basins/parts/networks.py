@@ -58,15 +58,15 @@ def _spirals() -> Data:
 
 
 def _squares() -> Data:
-    """(x₁², x₂²) on a grid of 5 × 5 points of [−1, 1]²."""
-    line = torch.linspace(-1.0, 1.0, 5, dtype=torch.float64)
+    """(x₁², x₂²) on a grid of 10 × 10 points of [−1, 1]²."""
+    line = torch.linspace(-1.0, 1.0, 10, dtype=torch.float64)
     inputs = torch.cartesian_prod(line, line)
     return inputs, inputs**2
 
 
 def _wave() -> Data:
-    """A square wave of two periods at 40 points of [0, 1]."""
-    inputs = torch.linspace(0.0, 1.0, 40, dtype=torch.float64)[:, None]
+    """A square wave of two periods at 100 points of [0, 1]."""
+    inputs = torch.linspace(0.0, 1.0, 100, dtype=torch.float64)[:, None]
     return inputs, torch.sign(torch.sin(4.0 * math.pi * inputs))
 
 
@@ -85,7 +85,7 @@ TASKS: Mapping[str, Task] = {
             "momentum@0.01": (NAN, 74.2),
             "momentum_em@0.1": (99.64, 0.14),
         },
-        "the points (a grid of 5 × 5 on [−1, 1]²), and that weights, not data, are uniform on "
+        "the points (a grid of 10 × 10 on [−1, 1]²), and that weights, not data, are uniform on "
         "[−100, 100]",
     ),
     "square_wave": Task(
@@ -103,7 +103,7 @@ TASKS: Mapping[str, Task] = {
             "momentum_em@0.1": (98.4, NAN),
             "lc_gd@0.1": (99.85, NAN),
         },
-        "the points (40 on [0, 1], two periods between −1 and 1) and Xavier's weights",
+        "the points (100 on [0, 1], two periods between −1 and 1) and Xavier's weights",
     ),
     "two_spirals": Task(
         (2, 12, 12, 12, 1),
@@ -160,7 +160,7 @@ def _trained(name: str, entrant: str, config: Config) -> xr.Dataset:
     problem = _problem(task)
     chosen = replace(method(entrant), tolerance=task.tolerance)
     start = _start(task, problem, config.replicas, config.seed)
-    solution = moved(chosen, problem, start, most_steps=config.network_steps)
+    solution = moved(chosen, problem, start, most_steps=config.network_steps, compile=True)
     losses = problem.loss(solution.position)
     converged = solution.status == fo.Status.GRADIENT_SMALL
     diverged = (solution.status == fo.Status.DIVERGED) | ~losses.isfinite()

@@ -61,7 +61,7 @@ convex hulls. D: dimension of the boundary, 2 less the uncertainty exponent. Sb,
 in boxes of 5 × 5 pixels, everywhere and at the boundary, nats (beyond ln 2 = 0.69: fractal).
 Saddles (strict), non-strict ones, maxima: starts that end there. E up: steps in which the energy
 rose by more than 1 %; R > R₀: steps that end above the loss at the start. Cost in
-forward-equivalents: loss 1, gradient 3."""
+forward-equivalents: loss 1, gradient 3, product with a Jacobian 2."""
 
 
 class Statistics(NamedTuple):

@@ -132,7 +132,7 @@ def section(arrays: xr.Dataset, config: Config) -> str:
         f"{config.starts} random starts (95 % interval of a quarter: {100 * one.low:.1f} to "
         f"{100 * one.high:.1f} %) against 10000 of the author's. {wrong.sizes['table_cell']} of "
         f"{cells} cells differ by more than {MOST_ERRORS:g} standard errors, marked *. Steps and "
-        "cost (forward-equivalents: loss 1, gradient 3) are means of ours.\n\n"
+        "cost (forward-equivalents: loss 1, gradient 3, product 2) are means of ours.\n\n"
         + markdown_table(HEADER, rows, right=set(HEADER) - {"problem", "method", "end"})
         + ("\n\n" + "\n".join(notes) if notes else "")
     )
