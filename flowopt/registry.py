@@ -140,7 +140,7 @@ CONTROLS: Mapping[str, Callable[[float], StepControl]] = {
     "schedule": lambda step_size: Schedule(lambda step: step_size / (1.0 + 0.1 * step)),
     "error": lambda step_size: ErrorControl(rtol=1e-4, atol=1e-6, first_step=step_size),
     "elementary": lambda step_size: ElementaryControl(tolerance=1e-3, first_step=step_size),
-    "expected_slope": lambda step_size: ExpectedSlope(first_step=step_size, start=1.0),
+    "expected_slope": lambda step_size: ExpectedSlope(gain=1e-3, first_step=step_size, start=1.0),
     "lyapunov": lambda step_size: LyapunovControl(first_step=step_size),
     "hagan_menhaj": lambda step_size: Damping(HaganMenhaj(), damping=1 / step_size),
     "fletcher": lambda step_size: Damping(Fletcher(), damping=1 / step_size),

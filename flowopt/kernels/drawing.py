@@ -67,6 +67,8 @@ class Draws:
         if sample is not None and sample.ndim != 1:
             raise UnfitError("every replica draws minibatches of its own")
         if sample is not None and rejects:
-            raise UnfitError("the control rejects steps, and every trial has its own minibatch")
+            raise UnfitError(
+                "the control rejects steps, and trajectories then see minibatches of different steps"
+            )
         if sample is not None and not hasattr(self._oracle, "evaluate_rows"):
             raise UnfitError("the problem draws minibatches")
