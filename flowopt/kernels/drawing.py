@@ -68,7 +68,7 @@ class Draws:
             raise UnfitError("every replica draws minibatches of its own")
         if sample is not None and rejects:
             raise UnfitError(
-                "the control rejects steps, and trajectories then see minibatches of different steps"
+                "the control rejects steps, and trajectories then see different minibatches"
             )
         if sample is not None and not hasattr(self._oracle, "evaluate_rows"):
             raise UnfitError("the problem draws minibatches")
