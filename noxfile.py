@@ -1,8 +1,8 @@
-"""Sessions: `tests` and `lint` by default; `types`, `docs`, `bench`, `peers` on request."""
+"""Sessions: `tests`, `lint` and `types` by default; `docs`, `bench`, `peers` on request."""
 
 import nox
 
-nox.options.sessions = ["tests", "lint"]
+nox.options.sessions = ["tests", "lint", "types"]
 
 # One environment from one list of pins, on every machine.
 PINS = ("-c", "constraints.txt")

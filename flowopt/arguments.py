@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from flowopt.core.interfaces import FlowLike, Oracle
+from flowopt.core.interfaces import FlowLike, Oracle, StepControl
 from flowopt.core.partition import places_of
 from flowopt.core.state import State, per_trajectory
 from flowopt.errors import CompatibilityError, ConfigurationError, FlowoptError
@@ -48,7 +48,7 @@ def check_settings(
     step_size: object,
     steps: object,
     duration: object,
-    control: object,
+    control: StepControl | None,
     seed: object,
     compile: object,
 ) -> None:

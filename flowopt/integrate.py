@@ -14,8 +14,9 @@ from flowopt.arguments import (
     check_settings,
 )
 from flowopt.controls import Constant
-from flowopt.core.interfaces import FlowLike, Noise, Scheme, StepControl
+from flowopt.core.interfaces import FlowLike, Noise, Oracle, Scheme, StepControl
 from flowopt.core.noise import PhiloxNoise
+from flowopt.core.oracle import Problem
 from flowopt.core.trajectory import Status
 from flowopt.errors import CompatibilityError, ConfigurationError
 from flowopt.plan import Plan, joined, one_per_step, one_per_trial
@@ -40,7 +41,7 @@ OWN_NOISE = "a kernel draws from the seed's own noise, not from the one given"
 def integrate(
     flow: FlowLike,
     scheme: Scheme,
-    problem: object,
+    problem: Problem | Oracle,
     start: object,
     *,
     step_size: float | Tensor | None = None,
@@ -48,7 +49,7 @@ def integrate(
     duration: float | Tensor | None = None,
     control: StepControl | None = None,
     stop: Stop | Callable | None = None,
-    record: Mapping = (),
+    record: Mapping | tuple[()] = (),
     seed: int = 0,
     noise: Noise | None = None,
     compile: bool | str = "auto",
@@ -95,7 +96,7 @@ def integrate(
     check_flow_and_scheme(flow, scheme)
     check_settings(step_size, steps, duration, control, seed, compile)
     check_noise(noise)
-    control = control or Constant(step_size)
+    control = _control(step_size, control)
     with torch.no_grad():
         plan = joined(
             flow, scheme, problem, start, steps, duration, control, stop, seed, device, noise
@@ -117,7 +118,7 @@ def integrate(
             "products": carry.products,
             "rejected": carry.rejected,
         },
-        loss=carry.evaluation.loss,
+        loss=carry.point.evaluation.loss,
         engine=engine,
         origin={
             "flow": repr(flow),
@@ -132,7 +133,7 @@ def integrate(
 def describe_kernel(
     flow: FlowLike,
     scheme: Scheme,
-    problem: object,
+    problem: Problem | Oracle,
     start: object,
     *,
     step_size: float | Tensor | None = None,
@@ -158,10 +159,18 @@ def describe_kernel(
     """
     check_flow_and_scheme(flow, scheme)
     check_settings(step_size, 1, None, control, seed, True)
-    control = control or Constant(step_size)
+    control = _control(step_size, control)
     with torch.no_grad():
         plan = joined(flow, scheme, problem, start, 1, None, control, stop, seed, None)
         return kernels.describe(plan.stepper, plan.carry())
+
+
+def _control(step_size: float | Tensor | None, control: StepControl | None) -> StepControl:
+    """The one of the two that was given, as a control."""
+    if control is not None:
+        return control
+    assert step_size is not None
+    return Constant(step_size)
 
 
 def _reason_against_kernel(compile: bool | str, plan: Plan, recorder: Recorder) -> str | None:
@@ -181,6 +190,7 @@ def _reason_against_kernel(compile: bool | str, plan: Plan, recorder: Recorder) 
     if stepper.last_step is not None:
         steps = stepper.last_step - state.step
     else:
+        assert stepper.end_time is not None
         steps = (stepper.end_time - state.time) / plan.carry().step_size
     trajectories = max(steps.numel(), LEAST_TRAJECTORIES)
     if steps.numel() and float(steps.max()) * trajectories >= WORTH_A_KERNEL:
@@ -247,7 +257,7 @@ def _run(
                 )
                 carry = replace(carry, step_size=step_size, memory=memory)
             if trial % patience == 0 and not bool((carry.status == Status.RUNNING).any()):
-                return carry
+                break
             moved, proposal = attempt(carry)
             if not batch and bool(moved.status == Status.DIVERGED):
                 return replace(moved, state=carry.state, evaluation=carry.evaluation)
@@ -261,6 +271,7 @@ def _run(
         return replace(carry, status=torch.where(running, int(Status.INTERRUPTED), carry.status))
     finally:
         close()
+    return carry
 
 
 def _reporter(progress: bool | Callable, steps: int | None) -> tuple[Callable | None, Callable]:

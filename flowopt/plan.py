@@ -21,7 +21,7 @@ from flowopt.core.interfaces import (
     StepControl,
 )
 from flowopt.core.noise import seeded_noise
-from flowopt.core.oracle import as_oracle
+from flowopt.core.oracle import Problem, as_oracle
 from flowopt.core.state import Leaves, State
 from flowopt.errors import ConfigurationError, DataError
 from flowopt.stepper import Carry, Stepper
@@ -54,7 +54,7 @@ class Plan:
 def joined(
     flow: FlowLike,
     scheme: Scheme,
-    problem: object,
+    problem: Problem | Oracle,
     start: object,
     steps: int | None,
     duration: float | Tensor | None,
@@ -121,7 +121,7 @@ def _begun(
 
 
 def _opened(
-    problem: object, start: object, device: torch.device | str | None, flow: FlowLike
+    problem: Problem | Oracle, start: object, device: torch.device | str | None, flow: FlowLike
 ) -> tuple[Oracle, tuple[Tensor, ...], State | None]:
     """Oracle, position and, if the run continues, the earlier state."""
     earlier = start if isinstance(start, State) else None
@@ -186,8 +186,9 @@ def drawn(oracle: Oracle, step: Tensor, seed: int) -> Sample:
     samples = {number: oracle.draw(number, seed, batch) for number in sorted(set(numbers))}
     if len(samples) == 1:
         return samples[numbers[0]]
-    own = [samples[number] for number in numbers]
-    if not own or own[0] is None:
+    drawn_for = [samples[number] for number in numbers]
+    own = [sample for sample in drawn_for if sample is not None]
+    if not own:
         return None
     return torch.stack([s if s.ndim == 1 else s[place] for place, s in enumerate(own)])
 

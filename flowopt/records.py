@@ -29,7 +29,9 @@ class Recorder:
             not increase, or what is named is not interpolated.
     """
 
-    def __init__(self, record: Mapping, stepper: Stepper, step_size: float | Tensor | None):
+    def __init__(
+        self, record: Mapping | tuple[()], stepper: Stepper, step_size: float | Tensor | None
+    ):
         """See the class."""
         if record and not isinstance(record, Mapping):
             raise ConfigurationError(

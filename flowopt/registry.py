@@ -87,10 +87,17 @@ FLOWS: Mapping[str, FlowEntry] = {
 }
 
 
-def _two_blocks(first: FlowLike, second: FlowLike, **settings: Mapping) -> flows.PartitionedFlow:
+def _two_blocks(
+    first: flows.EquationFlow,
+    second: flows.EquationFlow,
+    letters: Mapping[str, Mapping[str, str]] | None = None,
+    pace: Mapping[str, float] | None = None,
+) -> flows.PartitionedFlow:
     """A flow for each of two coordinates."""
     partition = Partition(("0", "1"), {"first": 0, "second": 1})
-    return flows.PartitionedFlow(partition, {"first": first, "second": second}, **settings)
+    return flows.PartitionedFlow(
+        partition, {"first": first, "second": second}, letters=letters, pace=pace
+    )
 
 
 # Flows of two parameters, each of them a block.

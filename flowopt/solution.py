@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import reduce
 from typing import Any
 
 import torch
@@ -50,7 +51,8 @@ class Solution:
         A backward pass costs twice what it goes through: the loss for a gradient, loss and gradient
         for a product with the Hessian.
         """
-        return sum(FORWARD_PASSES[n] * c for n, c in self.counts.items() if n in FORWARD_PASSES)
+        parts = (FORWARD_PASSES[n] * c for n, c in self.counts.items() if n in FORWARD_PASSES)
+        return reduce(torch.add, parts)
 
     def summary(self) -> str:
         """How many trajectories ended how, one line each."""

@@ -58,6 +58,12 @@ class Carry:
     products: Tensor
     losses: Tensor
 
+    @property
+    def point(self) -> Point:
+        """The state and its evaluation, which an observed run always has."""
+        assert self.evaluation is not None
+        return Point(self.state, self.evaluation)
+
 
 pytree.register_pytree_node(
     Carry,
@@ -170,7 +176,7 @@ class Stepper:
         evaluation = evaluate.loss(after) if self._loss_only else evaluate(after)
         trial = Trial(
             self.flow,
-            Point(before, carry.evaluation),
+            carry.point,
             Point(after, evaluation),
             proposal.error,
             self.scheme.error_order,
@@ -199,7 +205,7 @@ class Stepper:
         """
         view = solving(self.oracle, self.flow.damping)
         fresh = view.evaluate(carry.state.position, sample)
-        evaluation = select_evaluation(moved, fresh, carry.evaluation)
+        evaluation = select_evaluation(moved, fresh, carry.point.evaluation)
         return replace(carry, evaluation=evaluation, gradients=carry.gradients + moved)
 
     def _settled(self, carry: Carry, trial: Trial, verdict: Verdict, made: Made) -> Carry:
@@ -212,10 +218,10 @@ class Stepper:
             # What is not finite is tried again with a smaller step, until that is too small.
             taken, diverged = running & verdict.accept, torch.zeros_like(running)
             # A trial that is tried again starts from the gradient that it started from.
-            evaluation = select_evaluation(taken, evaluation, carry.evaluation)
+            evaluation = select_evaluation(taken, evaluation, trial.before.evaluation)
             step_size = torch.where(running, step_size, carry.step_size)
         elif after.batch:
-            loss = torch.where(taken, evaluation.loss, carry.evaluation.loss)
+            loss = torch.where(taken, evaluation.loss, trial.before.evaluation.loss)
             evaluation = replace(evaluation, loss=loss)
         # A single trajectory is never advanced after its end, so it needs no mask, which would
         # read and write a network's parameters once more.

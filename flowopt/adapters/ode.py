@@ -3,7 +3,8 @@
 from torch import Tensor
 
 from flowopt.adapters.system import System
-from flowopt.core.interfaces import FlowLike
+from flowopt.core.interfaces import FlowLike, Oracle
+from flowopt.core.oracle import Problem
 from flowopt.errors import CompatibilityError
 
 
@@ -30,7 +31,7 @@ class OdeSystem(System):
         return self.drift(t, y)
 
 
-def to_torchdiffeq(flow: FlowLike, problem: object) -> OdeSystem:
+def to_torchdiffeq(flow: FlowLike, problem: Problem | Oracle) -> OdeSystem:
     """A flow on a problem as a module f(t, y) for `torchdiffeq.odeint`.
 
         system = to_torchdiffeq(flow, problem)

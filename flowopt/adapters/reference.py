@@ -12,7 +12,8 @@ from scipy.integrate import solve_ivp
 from torch import Tensor
 
 from flowopt.adapters.ode import OdeSystem
-from flowopt.core.interfaces import FlowLike
+from flowopt.core.interfaces import FlowLike, Oracle
+from flowopt.core.oracle import Problem
 from flowopt.core.state import State
 from flowopt.core.trajectory import Status
 from flowopt.errors import CompatibilityError, ConfigurationError, DataError
@@ -44,7 +45,7 @@ class ReferenceSolution:
 
 def reference_solution(
     flow: FlowLike,
-    problem: object,
+    problem: Problem | Oracle,
     start: object,
     times: Sequence[float] | Tensor,
     *,

@@ -8,7 +8,8 @@ from torch import Tensor
 
 from flowopt.adapters.brownian import BrownianPath, PathNoise
 from flowopt.adapters.system import Placed, System
-from flowopt.core.interfaces import FlowLike, Wiener
+from flowopt.core.interfaces import FlowLike, Oracle, Wiener
+from flowopt.core.oracle import Problem
 from flowopt.errors import CompatibilityError, ConfigurationError
 
 READINGS = ("ito", "stratonovich")
@@ -22,7 +23,7 @@ class SdeSystem(System):
         sde_type: "ito" or "stratonovich".
     """
 
-    def __init__(self, flow: FlowLike, problem: object, sde_type: str):
+    def __init__(self, flow: FlowLike, problem: Problem | Oracle, sde_type: str):
         """See `to_torchsde`."""
         super().__init__(flow, problem)
         self.noise_type, self.sde_type = _noise_type(flow.wiener), sde_type
@@ -104,7 +105,7 @@ class SdeSystem(System):
         return _slices({wiener.name: lengths[wiener.drives[0]] for wiener in self.flow.wiener})
 
 
-def to_torchsde(flow: FlowLike, problem: object, *, sde_type: str = "ito") -> SdeSystem:
+def to_torchsde(flow: FlowLike, problem: Problem | Oracle, *, sde_type: str = "ito") -> SdeSystem:
     """A flow on a problem as an equation for `torchsde.sdeint`.
 
         system = to_torchsde(flow, problem)

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Sequence
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
@@ -10,7 +10,7 @@ from torch import Tensor
 from flowopt.core.curvature.solving import solving
 from flowopt.core.evaluation import Evaluation
 from flowopt.core.interfaces import FlowLike, Oracle
-from flowopt.core.oracle import as_oracle
+from flowopt.core.oracle import Problem, as_oracle
 from flowopt.core.partition import places_of
 from flowopt.core.state import Leaves, State
 from flowopt.errors import CompatibilityError, DataError
@@ -19,8 +19,15 @@ from flowopt.errors import CompatibilityError, DataError
 class Placed(Protocol):
     """What has a dtype and a device, as tensors and Brownian paths do."""
 
-    dtype: torch.dtype
-    device: torch.device
+    @property
+    def dtype(self) -> torch.dtype:
+        """Of its numbers."""
+        ...
+
+    @property
+    def device(self) -> torch.device:
+        """Where they lie."""
+        ...
 
 
 class System(torch.nn.Module):
@@ -35,7 +42,7 @@ class System(torch.nn.Module):
         problem: Whose loss it descends.
     """
 
-    def __init__(self, flow: FlowLike, problem: object):
+    def __init__(self, flow: FlowLike, problem: Problem | Oracle):
         """See `to_torchdiffeq` and `to_torchsde`."""
         super().__init__()
         self.flow, self.problem = flow, problem
@@ -87,7 +94,7 @@ class System(torch.nn.Module):
         """Shapes of the leaves of a variable, of those that θ has."""
         return [shapes[place] for place in places_of(self.flow.partition, variable, len(shapes))]
 
-    def position(self, packed: Tensor) -> object:
+    def position(self, packed: Tensor) -> Any:
         """θ of packed states, (*leading, dim), or parameters by name for a network."""
         oracle = self._oracle(packed)
         return oracle.join(self.unpack(packed, 0.0).position)

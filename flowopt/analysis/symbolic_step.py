@@ -13,7 +13,7 @@ from flowopt.core.evaluation import Evaluation
 from flowopt.core.interfaces import Key, LetterMove, Scheme
 from flowopt.errors import CompatibilityError
 from flowopt.flows import EquationFlow
-from flowopt.flows.equations.code import letter_code
+from flowopt.flows.equations.code import map_of
 from flowopt.symbolic.language import LOSS, STEP_SIZE, g, symbol, t
 
 Formulas = Mapping[sympy.Symbol, sympy.Expr]
@@ -106,14 +106,15 @@ class SymbolicFlow:
     ) -> SymbolicState:
         """The map of one letter."""
         flow = self.flow
-        key = (flow.name, flow.equations, *move[:3], flow.per_step)
-        letter = letter_code(*key).map
+        letter = map_of(flow.equations, *move[:3], flow.per_step)
         new = dict(letter.mean)
         draws: dict[sympy.Symbol, sympy.Expr] = {}
         for variable, pairs in letter.noise.items():
             for wiener, amplitude in pairs:
                 if wiener not in draws:
-                    (draws[wiener],) = noise.normal((variable,), Key(state.step, move.place))
+                    (draws[wiener],) = noise.normal(
+                        (variable,), Key(torch.tensor(state.step), move.place)
+                    )
                 new[variable] += amplitude * draws[wiener]
         return state.updated(self._at(new, state, evaluate, {STEP_SIZE: step_size}))
 
@@ -169,8 +170,10 @@ def symbolic_step(
     """
     scheme.check(flow.flow)
     noise = SymbolicNoise()
+    # Formulas stand in for tensors in all that it is given.
+    step: Callable = scheme.step
     try:
-        proposal = scheme.step(flow, symbolic_state(flow.flow), STEP_SIZE, evaluate, noise)
+        proposal = step(flow, symbolic_state(flow.flow), STEP_SIZE, evaluate, noise)
     except (TypeError, AttributeError) as error:
         raise CompatibilityError(
             f"{scheme!r} computes its step with tensors, which formulas can not follow: {error}"

@@ -2,6 +2,7 @@
 
 import inspect
 from collections.abc import Callable, Mapping
+from typing import Any
 
 import torch
 
@@ -88,11 +89,11 @@ def _decoupled(build: Callable[..., Method], kind: str) -> Callable[..., Method]
     return adamw
 
 
-def _settings(group: dict) -> dict[str, object]:
+def _settings(group: dict) -> dict[str, Any]:
     return {name: value for name, value in group.items() if name not in NOT_SETTINGS}
 
 
-def _check_alike(groups: list[dict[str, object]], kind: str) -> None:
+def _check_alike(groups: list[dict[str, Any]], kind: str) -> None:
     """Raises `CompatibilityError` where groups would need several methods."""
     first = groups[0]
     differ = sorted({n for other in groups for n in first if other.get(n) != first[n]})

@@ -176,7 +176,6 @@ class Damping:
     weighs_loss = True
     sampling = "step"
     advances = False
-    regular_start = True
 
     def __init__(
         self, rule: DampingRule, *, damping: float | Tensor = 10.0, least: float | Tensor = 1e-8

@@ -83,6 +83,7 @@ class ElementaryControl:
     def judge(self, trial: Trial) -> Verdict:
         """Accepts errors up to 1; the next step follows this error alone."""
         error = trial.error
+        assert error is not None
         leaves = tuple(leaf for variable in error.variables.values() for leaf in variable)
         square = squared_norm(leaves + tuple(error.scalars.values()), error.time.ndim)
         square = torch.clamp(square / (self.tolerance * self.tolerance), min=SMALLEST_SQUARE)

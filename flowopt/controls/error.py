@@ -84,6 +84,7 @@ class ErrorControl:
     def judge(self, trial: Trial) -> Verdict:
         """Accepts errors up to 1; the next step follows this error and the one before."""
         previous, failed = trial.memory
+        assert trial.error is not None
         square = self._mean_square(trial.error, trial.before.state, trial.after.state)
         accept = trial.finite & (square <= 1.0)
         # One logarithm and one exponential: powers cost a kernel more than a step.

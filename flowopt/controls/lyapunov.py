@@ -161,7 +161,8 @@ class LyapunovControl:
         accept, shorter, bracket = holds, self.shrink * trial.step_size, ()
         longer = self.growth * trial.step_size
         if self.model is not None:
-            longer, shorter = self._modelled(trial, (before - after) / trial.step_size, lost)
+            fall = (before - after) / trial.step_size
+            longer, shorter = self._modelled(self.model, trial, fall, lost)
         if self.bisections:
             accept, shorter, bracket = self._bisected(holds, trial.step_size, shorter, *more)
         longer = first if self.restart else torch.clamp(longer, max=self.largest_step)
@@ -169,18 +170,20 @@ class LyapunovControl:
         step_size = torch.where(accept, longer, shorter)
         return Verdict(accept, step_size, (first, *falls, *bracket))
 
-    def _modelled(self, trial: Trial, fall: Tensor, lost: Tensor) -> tuple[Tensor, Tensor]:
+    def _modelled(
+        self, model: Tensor, trial: Trial, fall: Tensor, lost: Tensor
+    ) -> tuple[Tensor, Tensor]:
         """The next step after success and after failure, by how much of the rate was kept."""
         asked = (1.0 - self.dissipation) * lost
-        curved = torch.maximum(lost - fall, self.model / self.growth * asked)
-        factor = self.model * asked / curved
+        curved = torch.maximum(lost - fall, model / self.growth * asked)
+        factor = model * asked / curved
         known = trial.finite & (factor == factor)
         longer = trial.step_size * torch.where(known, factor, self.growth)
         return longer, trial.step_size * torch.where(known, factor, self.shrink)
 
     def _bisected(
         self, holds: Tensor, step: Tensor, shorter: Tensor, low: Tensor, high: Tensor, left: Tensor
-    ) -> tuple[Tensor, Tensor, tuple[Tensor, Tensor, Tensor]]:
+    ) -> tuple[Tensor, Tensor, tuple[Tensor, ...]]:
         """Whether to accept, the next trial, and what is known: h that holds, h that fails, trials.
 
         Both are zero at first; where no trial is left and the last has failed, the longest h that

@@ -1,6 +1,6 @@
 """Any object with `dim` and `loss(theta)` as an oracle."""
 
-from typing import Protocol
+from typing import Protocol, TypeGuard
 
 import torch
 from torch import Tensor
@@ -16,18 +16,33 @@ from flowopt.errors import CompatibilityError, DataError
 MOST_COORDINATE_LEAVES = 16
 
 
-class Problem(Protocol):
-    """What a user hands to `integrate`.
+class HasLoss(Protocol):
+    """What a user hands to `integrate`."""
 
-    Attributes:
-        dim: Number of parameters.
-    """
-
-    dim: int
+    @property
+    def dim(self) -> int:
+        """Number of parameters."""
+        ...
 
     def loss(self, theta: Tensor) -> Tensor:
         """(*batch, dim) → (*batch,), or (dim,) → a 0-d tensor."""
         ...
+
+
+class HasResiduals(Protocol):
+    """What a user may hand over instead: the loss is half the sum of squares."""
+
+    @property
+    def dim(self) -> int:
+        """Number of parameters."""
+        ...
+
+    def residuals(self, theta: Tensor) -> Tensor:
+        """(*batch, dim) → (*batch, residuals), or (dim,) → (residuals,)."""
+        ...
+
+
+Problem = HasLoss | HasResiduals
 
 
 class LossOracle:
@@ -46,7 +61,7 @@ class LossOracle:
         DataError: The problem has no such attributes, or its loss has the wrong shape.
     """
 
-    def __init__(self, problem: Problem, dtype: torch.dtype, device: torch.device):
+    def __init__(self, problem: object, dtype: torch.dtype, device: torch.device):
         """See the class."""
         dim, residuals = getattr(problem, "dim", None), getattr(problem, "residuals", None)
         loss = getattr(problem, "loss", None) or (residuals and loss_of_residuals(residuals))
@@ -144,6 +159,8 @@ class LossOracle:
 
 def as_oracle(problem: object, dtype: torch.dtype, device: torch.device) -> Oracle:
     """The oracle of a problem: itself if it is one (a network), else of its loss."""
-    if hasattr(problem, "evaluate") and hasattr(problem, "leaves"):
-        return problem
-    return LossOracle(problem, dtype, device)
+    return problem if _is_oracle(problem) else LossOracle(problem, dtype, device)
+
+
+def _is_oracle(problem: object) -> TypeGuard[Oracle]:
+    return hasattr(problem, "evaluate") and hasattr(problem, "leaves")

@@ -157,9 +157,9 @@ def _chosen(name: object, what: Selection, leaves: tuple[str, ...]) -> tuple[int
         raise PartitionError(f"{name!r} can not name a block: use a Python identifier")
     if what is ...:
         return None
-    several = isinstance(what, Sequence) and not isinstance(what, str)
+    several = what if isinstance(what, Sequence) and not isinstance(what, str) else (what,)
     places: set[int] = set()
-    for one in what if several else (what,):
+    for one in several:
         if isinstance(one, str):
             found = {place for place, leaf in enumerate(leaves) if fnmatchcase(leaf, one)}
         else:

@@ -20,11 +20,7 @@ def probed(loss: Callable, dim: int, dtype: torch.dtype, device: torch.device) -
     batched, batch_error = _try(loss, points)
     singles, single_error = zip(*(_try(loss, point) for point in points), strict=True)
     if all(isinstance(value, Tensor) and value.ndim == 0 for value in singles):
-        expected = torch.stack(singles)
-        agree = isinstance(batched, Tensor) and batched.shape == (PROBES,)
-        if agree and torch.allclose(batched, expected, rtol=1e-4, atol=1e-6, equal_nan=True):
-            return loss
-        return _vectorised(loss, points)
+        return loss if _agree(batched, torch.stack(singles)) else _vectorised(loss, points)
     raise DataError(
         f"loss(theta) must map ({dim},) to a 0-d tensor and (3, {dim}) to (3,); it gave "
         f"{describe(singles[0], single_error[0])} and {describe(batched, batch_error)}"
@@ -68,7 +64,6 @@ def probed_residuals(
             f"it gave {describe(singles[0], single_error[0])} and {describe(batched, batch_error)}"
         )
     expected = torch.stack(singles)
-    same = isinstance(batched, Tensor) and batched.shape == expected.shape
     squares = 0.5 * (expected**2).sum(-1)
     offsets = loss(points) - squares
     margin = 1e-4 * float(squares.abs().max())
@@ -78,9 +73,14 @@ def probed_residuals(
             f"differences are {offsets.tolist()}; for a mean of n squares give residuals of "
             "(2/n)**0.5 times the errors"
         )
-    if same and torch.allclose(batched, expected, rtol=1e-4, atol=1e-6, equal_nan=True):
-        return residuals
-    return _vectorised(residuals, points)
+    return residuals if _agree(batched, expected) else _vectorised(residuals, points)
+
+
+def _agree(batched: object, expected: Tensor) -> bool:
+    """Whether a function of all points gave what it gives one by one."""
+    if not isinstance(batched, Tensor) or batched.shape != expected.shape:
+        return False
+    return torch.allclose(batched, expected, rtol=1e-4, atol=1e-6, equal_nan=True)
 
 
 def _points(dim: int, dtype: torch.dtype, device: torch.device) -> Tensor:

@@ -49,12 +49,13 @@ CENTRED_RMSPROP = Equations(
     ),
 )
 
+ADAGRAD_SOON = LaterStart(EARLY * accumulation + STEP_SIZE, {v: accumulation * t * g**2})
 ADAGRAD = Equations(
     Term("V", drift={v: accumulation * g**2}),
     Term("A", drift={theta: -g / (sqrt(v) + eps)}),
     energies={"loss": LOSS},
     reference="Duchi, Hazan & Singer 2011, JMLR 12, 2121",
-    later_start=LaterStart(EARLY * accumulation + STEP_SIZE, {v: accumulation * t * g**2}),
+    later_start=ADAGRAD_SOON,
 )
 
 AGEING_ADAGRAD = Equations(
@@ -66,9 +67,19 @@ AGEING_ADAGRAD = Equations(
     energies={"loss": LOSS},
     reference="Duchi, Hazan & Singer 2011, JMLR 12, 2121; decay of the step as in torch.optim",
     later_start=LaterStart(
-        ADAGRAD.later_start.time,
-        {**ADAGRAD.later_start.values, age: 1 + ageing * accumulation * t},
+        ADAGRAD_SOON.time,
+        {**ADAGRAD_SOON.values, age: 1 + ageing * accumulation * t},
     ),
+)
+
+ADAM_SOON = LaterStart(
+    EARLY / momentum_rate,
+    {
+        u_m: 1 - exp(-momentum_rate * t),
+        u_v: 1 - exp(-square_rate * t),
+        m: (1 - exp(-momentum_rate * t)) * g,
+        v: AGED_SQUARE,
+    },
 )
 
 # −θ'·m
@@ -85,15 +96,7 @@ ADAM = Equations(
     dissipations={"lyapunov": (momentum_rate - square_rate / 4) * ADAM_MOTION},
     reference="Kingma & Ba 2015, arXiv 1412.6980; as an ODE: Barakat & Bianchi 2021, "
     "SIAM J. Optim. 31(1), 244",
-    later_start=LaterStart(
-        EARLY / momentum_rate,
-        {
-            u_m: 1 - exp(-momentum_rate * t),
-            u_v: 1 - exp(-square_rate * t),
-            m: (1 - exp(-momentum_rate * t)) * g,
-            v: AGED_SQUARE,
-        },
-    ),
+    later_start=ADAM_SOON,
 )
 
 

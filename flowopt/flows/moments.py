@@ -5,7 +5,7 @@ from sympy.codegen.cfunctions import expm1
 from torch import Tensor
 
 from flowopt.flows.adaptive import (
-    ADAM,
+    ADAM_SOON,
     AGED_SQUARE,
     AVERAGE_SQUARE,
     EARLY,
@@ -48,9 +48,7 @@ AMSGRAD = Equations(
     reference="Reddi, Kale & Kumar 2018, arXiv 1904.09237, algorithm 2; bias correction as in "
     "torch.optim",
     # Where it is at infinite tracking: what follows at a finite rate lags only at first.
-    later_start=LaterStart(
-        ADAM.later_start.time, {**ADAM.later_start.values, largest: AGED_SQUARE}
-    ),
+    later_start=LaterStart(ADAM_SOON.time, {**ADAM_SOON.values, largest: AGED_SQUARE}),
 )
 
 ADAMAX = Equations(
@@ -64,8 +62,8 @@ ADAMAX = Equations(
     later_start=LaterStart(
         EARLY / momentum_rate,
         {
-            u_m: ADAM.later_start.values[u_m],
-            m: ADAM.later_start.values[m],
+            u_m: ADAM_SOON.values[u_m],
+            m: ADAM_SOON.values[m],
             largest: Abs(g) + eps,
         },
     ),
@@ -89,8 +87,8 @@ ADABELIEF = Equations(
     energies={"lyapunov": corrected_energy(v)},
     reference="Zhuang et al. 2020, arXiv 2010.07468, algorithm 2",
     later_start=LaterStart(
-        ADAM.later_start.time,
-        {**ADAM.later_start.values, v: (1 - exp(-square_rate * t)) * (g**2 + floor)},
+        ADAM_SOON.time,
+        {**ADAM_SOON.values, v: (1 - exp(-square_rate * t)) * (g**2 + floor)},
     ),
 )
 
@@ -103,9 +101,7 @@ RADAM = Equations(
     Term("A", drift={theta: -RECTIFICATION * (m / u_m) * sqrt(u_v) / (sqrt(v) + eps)}),
     scalars=[u_m, u_v, age],
     reference="Liu et al. 2020, arXiv 1908.03265, algorithm 2, at vanishing step size",
-    later_start=LaterStart(
-        ADAM.later_start.time, {**ADAM.later_start.values, age: square_rate * t}
-    ),
+    later_start=LaterStart(ADAM_SOON.time, {**ADAM_SOON.values, age: square_rate * t}),
 )
 
 

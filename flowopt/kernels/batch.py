@@ -49,6 +49,7 @@ class Batch:
         """Fills in what follows from the state."""
         self.arguments[self.inputs.status].zero_()
         part = self.step.start
+        assert part is not None
         self.results = {slot: self.arguments[slot] for slot in self.inputs.unknown}
         kernel = part.kernel(self.inputs.status, self.alike)
         self._launch(part, self.alike, 1)

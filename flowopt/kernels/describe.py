@@ -99,7 +99,7 @@ class _Listing:
         self.serial = 0
         for index, node in enumerate(self.program.nodes):
             if node.op == "input":
-                self.names[index] = _input_name(*node.data, names)
+                self.names[index] = _input_name(node.data[0], node.data[1], names)
         self.body = self._needed([loop.goes, *(c.going for c in loop.carried)])
         self.end = set(self._needed(c.ending for c in loop.carried)) - set(self.body)
         for carried in loop.carried:

@@ -79,6 +79,7 @@ class Runner:
         if self._batch.inputs.order:
             trials = min(trials, self._steps_ahead(carry.state))
             order = self._draws.ahead(latest(carry.state), trials)
+            assert order is not None
             for place, tensor in zip(self._batch.inputs.order, order, strict=True):
                 self._batch.arguments[place] = tensor
         return self._batch.run(trials)

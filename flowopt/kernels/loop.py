@@ -23,11 +23,17 @@ class Carried:
     """
 
     slot: int
-    element: int
+    element: int | None
     start: int
     going: int
     ending: int
     uniform: bool
+
+    @property
+    def place(self) -> int:
+        """Its element, where it has one of its own."""
+        assert self.element is not None
+        return self.element
 
 
 @dataclass(frozen=True)
@@ -143,7 +149,7 @@ def _facts(program: Program, truth: int) -> dict[int, bool]:
     """What must hold if a bool is true."""
     facts: dict[int, bool] = {}
     pending = [(truth, True)]
-    held: list[tuple[int, int]] = []
+    held: list[tuple[int, bool]] = []
     while pending:
         value, state = pending.pop()
         if value in facts or program.value(value) is not None:

@@ -47,7 +47,7 @@ class Node(NamedTuple):
     size: int = 1
 
 
-def _wrapped(value: int, bits: int = 64) -> int:
+def _wrapped(value: float, bits: int = 64) -> int:
     half = 1 << (bits - 1)
     return (int(value) + half) % (2 * half) - half
 
@@ -242,7 +242,7 @@ class Program:
         return index
 
     def _fold(
-        self, op: str, dtype: str, args: tuple[int, ...], numbers: list, data: object
+        self, op: str, dtype: str, args: tuple[int, ...], numbers: list, data: Any
     ) -> int | None:
         if any(number is None for number in numbers):
             return None

@@ -55,6 +55,10 @@ class ElementNoise(NamedTuple):
         """Uniforms on (0, 1)."""
         return self._numbers(uniform_at, like, key)
 
+    def block(self, places: tuple[int, ...], position: Leaves) -> "ElementNoise":
+        """The same: the only leaf knows its place among all."""
+        return self
+
     def _numbers(self, generator: Callable, like: Leaves, key: Key) -> Leaves:
         place = (self.seed, torch.zeros_like(self.seed), key.step, key.substep)
         return tuple(

@@ -29,7 +29,7 @@ from flowopt.optim.gradients import GradientOracle, check_dense, real_view
 from flowopt.optim.native import Moving, step_native
 from flowopt.optim.storage import END_LOSS, carried_gradient, store, stored_state
 from flowopt.optim.tensors import Elements, offsets_of
-from flowopt.optim.torch_state import is_of_torch
+from flowopt.optim.torch_state import NOT_OURS, is_of_torch
 from flowopt.optim.updates import NativeSteps, Plan, Plans, Prepared, advanced
 from flowopt.stepper import Stepper
 
@@ -155,10 +155,7 @@ class FlowOptimizer(torch.optim.Optimizer):
             kept.update({n: v.clone() for n, v in kept.items() if isinstance(v, Tensor)})
 
     def _translated(self, state_dict: dict[str, Any]) -> dict[str, Any]:
-        raise CompatibilityError(
-            "this state dict is not one of flowopt's: its groups have no seed; state dicts of "
-            "torch.optim are loaded by the presets of their rule, such as flowopt.optim.Adam"
-        )
+        raise CompatibilityError(NOT_OURS)
 
     def add_param_group(self, param_group: dict) -> None:
         """Adds a group; a complex parameter is stepped as the real one of its two parts.
@@ -334,7 +331,8 @@ class FlowOptimizer(torch.optim.Optimizer):
         if (gradient := carried_gradient(places)) is not None:
             evaluation = Evaluation(evaluation.loss, gradient)
         later = self.scheme.regular_start
-        rejecting = self.control is not None and self.control.rejects
+        control = self.control
+        rejecting = control is not None and control.rejects
         in_place = self._foreach and closure_free and not rejecting
         state = stored_state(
             group, places, parameters, flow, evaluation, later, plan.step_size, in_place
@@ -344,13 +342,14 @@ class FlowOptimizer(torch.optim.Optimizer):
             state = state.map(torch.clone)
             gradient = tuple(leaf.clone() for leaf in evaluation.gradient)
             evaluation = Evaluation(evaluation.loss, gradient)
-        if rejecting:
-            stepper = Stepper(flow, scheme, oracle, noise, self.control, sampled=True)
-            carry = trials.tried(group, stepper, state, evaluation)
+        if control is not None and rejecting:
+            # A step asks of an oracle no more than what gradients answer.
+            stepper = Stepper(flow, scheme, oracle, noise, control, sampled=True)  # pyright: ignore
+            carry = trials.tried(group, stepper, oracle, state, evaluation)
         else:
-            if self.control is not None:
+            if control is not None:
                 end = Point(state, evaluation)
-                trials.choose_step_size(self.control, group, places, parameters, end, flow)
+                trials.choose_step_size(control, group, places, parameters, end, flow)
                 plan = self._prepared(place).plan
             carry = advanced(plan, state, evaluation, noise, oracle)
         store(group, places, parameters, carry)

@@ -12,9 +12,9 @@ from flowopt.core.state import Leaves
 from flowopt.errors import CompatibilityError
 
 
-def check_dense(gradients: Iterable[Tensor]) -> None:
+def check_dense(gradients: Iterable[Tensor | None]) -> None:
     """Raises `CompatibilityError` where a gradient is sparse."""
-    if any(gradient.is_sparse for gradient in gradients):
+    if any(gradient is not None and gradient.is_sparse for gradient in gradients):
         raise CompatibilityError("sparse gradients are not supported")
 
 
@@ -104,7 +104,8 @@ class GradientOracle:
 
     def read(self, loss: Tensor | float | None) -> Evaluation:
         """The gradients that are there."""
-        gradient = tuple(real_views([parameter.grad for parameter in self._parameters]))
+        found = [p.grad for p in self._parameters if p.grad is not None]
+        gradient = tuple(real_views(found))
         if self._sign < 0:
             gradient = tuple(-leaf for leaf in gradient)
         value = torch.tensor(torch.nan) if loss is None else torch.as_tensor(loss)

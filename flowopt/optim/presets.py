@@ -54,7 +54,7 @@ class Preset(FlowOptimizer):
                 ),
             ]
         )
-        arguments = inspect.getdoc(method).split("\n\n", 1)[1]
+        arguments = inspect.cleandoc(method.__doc__ or "").partition("\n\n")[2]
         cls.__doc__ = f"{cls.__doc__}\n\n{arguments}"
 
     def __init__(self, params: Iterable, *args: object, **settings: object):

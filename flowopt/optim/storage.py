@@ -25,8 +25,8 @@ Places = Sequence[dict[str, Any]]
 
 def carried_gradient(places: Places) -> Leaves | None:
     """The gradient with which the last step ended, if the scheme kept it."""
-    gradients = [place.get(CARRIED) for place in places]
-    if any(gradient is None for gradient in gradients):
+    gradients = [place[CARRIED] for place in places if CARRIED in place]
+    if len(gradients) < len(places):
         return None
     return tuple(real_view(gradient) for gradient in gradients)
 
@@ -58,7 +58,7 @@ def stored_state(
     position = tuple(real_views([p.clone() for p in parameters] if follow else parameters))
     step = torch.tensor(group.get("step", 0))
     names = [name for name in flow.variables if name != "theta"]
-    variables = {
+    variables: dict[str, list[Any]] = {
         name: [None if name not in place else real_view(place[name]) for place in places]
         for name in names
     }
@@ -67,10 +67,10 @@ def stored_state(
     if None in scalars.values() or any(leaf is None for v in variables.values() for leaf in v):
         fresh = flow.initial_state(position, step, lambda _: evaluation, later, step_size)
         time = float(fresh.time)
+        taken = set(map(id, evaluation.gradient))
         for name, leaves in variables.items():
             pairs = zip(leaves, fresh.variables[name], strict=True)
-            # A start value may be the gradient itself.
-            variables[name] = [new.clone() if leaf is None else leaf for leaf, new in pairs]
+            variables[name] = [_own(new, taken) if leaf is None else leaf for leaf, new in pairs]
         for name, value in scalars.items():
             scalars[name] = float(fresh.scalars[name]) if value is None else value
     kind = Owned if in_place else tuple
@@ -80,6 +80,13 @@ def stored_state(
         torch.tensor(group.get("time", time), dtype=torch.float64),
         step,
     )
+
+
+def _own(leaf: Tensor, taken: set[int]) -> Tensor:
+    """A leaf that is no other's: a start value may be the gradient itself."""
+    leaf = leaf.clone() if id(leaf) in taken else leaf
+    taken.add(id(leaf))
+    return leaf
 
 
 def store(

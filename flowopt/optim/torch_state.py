@@ -8,6 +8,11 @@ import torch
 
 from flowopt.errors import CompatibilityError
 
+NOT_OURS = (
+    "this state dict is not one of flowopt's: its groups have no seed; state dicts of torch.optim "
+    "are loaded by the presets of their rule, such as flowopt.optim.Adam"
+)
+
 Group = dict[str, Any]
 StateDict = dict[str, Any]
 
@@ -108,7 +113,8 @@ def _our_group(twin: Twin, group: Group, kept: list[dict], defaults: Group) -> G
 
 def to_torch(twin: Twin, state_dict: StateDict) -> StateDict:
     """A state dict that the torch optimizer of the same rule loads."""
-    options = twin.kind([torch.zeros(0)]).defaults
+    # Only torch's base class needs defaults to be given.
+    options = twin.kind([torch.zeros(0)]).defaults  # pyright: ignore[reportCallIssue]
     groups, steps = [], {}
     for group in state_dict["param_groups"]:
         groups.append({**options, **{n: v for n, v in group.items() if n in options}})

@@ -11,6 +11,7 @@ Reference:
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -97,15 +98,16 @@ def _twice(
     return part, part
 
 
-def _neuron(activation: Callable[[Tensor], Tensor], *critical: float, **more: object) -> tuple:
+def _neuron(activation: Callable[[Tensor], Tensor], *critical: float, **more: Any) -> tuple:
     return _twice(_squared(activation), *critical, residual=_error(activation), **more)
 
 
 def _tanh_parts(first: float, second: float) -> tuple[Part, Part]:
-    return tuple(
+    one, other = (
         Part(_squared(torch.tanh, y), (math.atanh(y),), {}, residual=_error(torch.tanh, y))
         for y in (first, second)
     )
+    return one, other
 
 
 def _rational(z: Tensor) -> Tensor:

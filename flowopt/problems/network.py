@@ -137,12 +137,13 @@ class Network:
         if self.minibatches is None:
             return None
         if self.minibatches.shared or not batch:
-            return self._rows(step, seed)
-        return torch.stack([self._rows(step, _mixed(seed, i + 1)) for i in range(batch[0])])
+            return self._rows(self.minibatches, step, seed)
+        seeds = (_mixed(seed, i + 1) for i in range(batch[0]))
+        return torch.stack([self._rows(self.minibatches, step, own) for own in seeds])
 
-    def _rows(self, step: int, seed: int) -> Tensor:
-        rows, size = len(self.inputs), self.minibatches.size
-        if self.minibatches.replacement:
+    def _rows(self, minibatches: Minibatches, step: int, seed: int) -> Tensor:
+        rows, size = len(self.inputs), minibatches.size
+        if minibatches.replacement:
             generator = torch.Generator().manual_seed(_mixed(seed, step))
             return torch.randint(rows, (size,), generator=generator).to(self.inputs.device)
         epoch, place = divmod(step, rows // size)

@@ -7,7 +7,8 @@ from functools import cached_property, partial
 import torch
 from torch import Tensor
 
-from flowopt.core.interfaces import FlowLike, Scheme
+from flowopt.core.interfaces import FlowLike, Oracle, Scheme
+from flowopt.core.oracle import Problem
 from flowopt.core.state import State
 from flowopt.diagnostics import effective_sample_size, r_hat
 from flowopt.errors import CompatibilityError, ConfigurationError
@@ -58,7 +59,7 @@ class Samples:
 def sample(
     flow: FlowLike,
     scheme: Scheme,
-    problem: object,
+    problem: Problem | Oracle,
     start: object,
     *,
     step_size: float | Tensor,

@@ -131,13 +131,14 @@ class LinearlyImplicitEuler:
     ) -> Proposal:
         """One step along the solution of the linear system."""
         evaluation = evaluate(state)
-        curvature = evaluate.gauss_newton(state) if self.gauss_newton else evaluate.hessian(state)
+        squares = evaluate.gauss_newton(state) if self.gauss_newton else None
+        curvature = evaluate.hessian(state) if squares is None else squares
         point = _Point(flow, state, step_size, evaluation, curvature)
         solved = point.iterated(self.iterations) if self.iterations else point.dense()
         slope = solved(flow.drift(state, evaluation))
-        if not self.acceleration:
+        if squares is None or not self.acceleration:
             return Proposal(state.plus([(step_size, slope)]))
-        turn = solved(point.drawn(curvature.bend(_times(step_size, slope.position))))
+        turn = solved(point.drawn(squares.bend(_times(step_size, slope.position))))
         size, speed = (squared_norm(s.position, len(state.batch)) for s in (turn, slope))
         slight = 4 * size <= MOST_BEND**2 * speed
         weight = torch.where(slight, step_size, 0.0)

@@ -128,6 +128,10 @@ class _WithNext:
         following = self.noise.normal(like, next_key)
         return tuple((own + after) / 2 for own, after in zip(now, following, strict=True))
 
+    def uniform(self, like: Leaves, key: Key) -> Leaves:
+        """Uniforms of this step alone, of which a kick draws none."""
+        return self.noise.uniform(like, key)
+
     def block(self, places: tuple[int, ...], position: Leaves) -> "_WithNext":
         """The same of the noise of some leaves of θ."""
         return _WithNext(self.noise.block(places, position))

@@ -1,5 +1,7 @@
 """Functions that formulas may use beside those of sympy."""
 
+from typing import Any
+
 import sympy
 
 
@@ -27,7 +29,7 @@ class damped(sympy.Function):
     nargs = 2
     is_extended_real = True
 
-    def _latex(self, printer: object) -> str:
+    def _latex(self, printer: Any) -> str:
         gradient, damping = map(printer._print, self.args)
         return rf"\left(Q + {damping} I\right)^{{-1}} {gradient}"
 

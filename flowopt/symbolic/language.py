@@ -81,11 +81,11 @@ def normalise(expression: object) -> sympy.Expr:
     return result.xreplace(names)
 
 
-def _symbol_of(key: object) -> sympy.Symbol:
-    if isinstance(key, sympy.Symbol):
-        return symbol(key.name)
+def _symbol_of(key: sympy.Symbol | str) -> sympy.Symbol:
     if isinstance(key, str):
         return symbol(key)
+    if isinstance(key, sympy.Symbol):
+        return symbol(key.name)
     raise DefinitionError(f"{key!r} is no variable: use flowopt.symbols.symbol(name)")
 
 

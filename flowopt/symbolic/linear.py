@@ -160,7 +160,7 @@ class LinearSystem:
             for (driven, driver), coupling in self.couplings.items():
                 for own, other in (pair, pair[::-1]):
                     if own == driven:
-                        before = tuple(sorted((driver, other), key=place.get, reverse=True))
+                        before = tuple(sorted((driver, other), key=place.__getitem__, reverse=True))
                         result[pair, before] = result.get((pair, before), 0) + coupling
         return result
 

@@ -42,7 +42,7 @@ class LetterMap:
     """
 
     letter: str
-    kind: Kind
+    kind: str
     mean: dict[sympy.Symbol, sympy.Expr]
     noise: dict[sympy.Symbol, tuple[tuple[sympy.Symbol, sympy.Expr], ...]]
 
@@ -102,7 +102,8 @@ def _system(term: Term, per_step: Collection[str]) -> tuple[LinearSystem, dict] 
     try:
         system = linear_system(bare, amplitudes)
         # Whether rates are related shows only in the solution.
-        system.mean(STEP_SIZE), system.noise(STEP_SIZE)
+        system.mean(STEP_SIZE)
+        system.noise(STEP_SIZE)
     except NoClosedFormError:
         return None
     return system, held
@@ -122,7 +123,7 @@ def _hold(formula: sympy.Expr) -> tuple[sympy.Expr, dict[sympy.Symbol, sympy.Exp
 
 
 def letter_map(
-    term: Term, kind: Kind | None, fraction: sympy.Rational, per_step: Collection[str]
+    term: Term, kind: str | None, fraction: sympy.Rational, per_step: Collection[str]
 ) -> LetterMap:
     """The map of a term over a fraction of a step.
 
@@ -141,8 +142,9 @@ def letter_map(
         raise CompatibilityError(_no_exact_map(term))
     kind = kind or natural
     duration = fraction * STEP_SIZE
-    if kind == "exact" and _coupled(term):
-        system, held = _system(term, per_step)
+    joint = _system(term, per_step) if kind == "exact" and _coupled(term) else None
+    if joint is not None:
+        system, held = joint
         mean = {v: f.xreplace(held) for v, f in system.mean(duration).items()}
         noise = {v: tuple(n) for v, n in system.noise(duration).items()}
         return LetterMap(term.letter, kind, mean, noise)

@@ -221,8 +221,8 @@ def _convert(node: ast.AST) -> sympy.Expr:
     match node:
         case ast.Constant(value=bool() | str() | bytes() | complex() | None):
             raise DefinitionError(f"{node.value!r} is no real number")
-        case ast.Constant(value=int() | float()):
-            return _number(node.value)
+        case ast.Constant(value=int() | float() as value):
+            return _number(value)
         case ast.Name():
             return _name(node.id)
         case ast.UnaryOp(op=ast.USub()):
@@ -232,8 +232,8 @@ def _convert(node: ast.AST) -> sympy.Expr:
         case ast.BinOp() if type(node.op) in OPERATORS:
             operands = _convert(node.left), _convert(node.right)
             return _sized(_operation(type(node.op), *operands))
-        case ast.Call(func=ast.Name(), keywords=[]) if node.args:
-            return _sized(_call(node.func.id, [_convert(argument) for argument in node.args]))
+        case ast.Call(func=ast.Name(id=name), keywords=[]) if node.args:
+            return _sized(_call(name, [_convert(argument) for argument in node.args]))
     raise DefinitionError(
         f"{ast.unparse(node)!r} is not allowed: formulas have numbers, names, + - * / ** and "
         f"calls of {', '.join(FUNCTIONS)}"

@@ -161,7 +161,7 @@ def ends(
 
 def moved(
     method: Method,
-    problem: object,
+    problem: fo.problems.Landscape | fo.problems.Network,
     start: object,
     *,
     most_steps: int = MOST_STEPS,

@@ -9,10 +9,11 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from typing import Any
 
 import flowopt as fo
 from flowopt.errors import ConfigurationError
-from flowopt.registry import CONTROLS
+from flowopt.registry import CONTROLS, Scheme, StepControl
 from studies.common.candidates import candidate, step_size_of
 from studies.common.names import unknown_name
 
@@ -59,14 +60,14 @@ class Method:
 
     name: str
     flow: fo.Flow
-    scheme: object
-    control: object
+    scheme: Scheme
+    control: StepControl | None
     tolerance: float = COARSE
     duration: float | None = None
     ode: str = ""
 
     @property
-    def stop(self) -> object:
+    def stop(self) -> fo.stop.Stop:
         """A true flow is followed to rest; the records end where the gradient alone is small."""
         kind = fo.stop.gradient if self.duration is None else fo.stop.rest
         return kind(self.tolerance)
@@ -80,7 +81,7 @@ def _rates(step_size: float, share: float = 1.0) -> dict[str, float]:
     }
 
 
-def _descent(control: Callable[[float], object], scheme: object | None = None):
+def _descent(control: Callable[[float], StepControl], scheme: Scheme | None = None):
     def build(step_size: float) -> Method:
         flow = fo.flows.gradient_flow()
         return Method("", flow, scheme or fo.Euler(), control(step_size), ode="gradient_flow")
@@ -88,7 +89,9 @@ def _descent(control: Callable[[float], object], scheme: object | None = None):
     return build
 
 
-def _momentum(control: Callable[[float], object], scheme: object, per_time: float | None = None):
+def _momentum(
+    control: Callable[[float], StepControl], scheme: Scheme, per_time: float | None = None
+):
     """Euler maps of both letters: the average forgets rate · h per step, whatever h is."""
 
     def build(step_size: float) -> Method:
@@ -98,7 +101,7 @@ def _momentum(control: Callable[[float], object], scheme: object, per_time: floa
     return build
 
 
-def _adam(text: str, word: str, ode: str, control: Callable[[float], object] = fo.Constant):
+def _adam(text: str, word: str, ode: str, control: Callable[[float], StepControl] = fo.Constant):
     def build(step_size: float) -> Method:
         flow = fo.Flow.from_text(text, name="adam", floor=INSIDE_THE_ROOT, **_rates(step_size))
         return Method("", flow, fo.Splitting(word), control(step_size), FINE, ode=ode)
@@ -126,7 +129,7 @@ def _author_error(step_size: float) -> fo.ElementaryControl:
     return fo.ElementaryControl(first_step=step_size, largest_growth=math.inf)
 
 
-def _dissipation(**settings: float):
+def _dissipation(**settings: Any):
     return lambda step_size: fo.LyapunovControl(first_step=step_size, **settings)
 
 

@@ -43,7 +43,8 @@ def run(config: Config, *, out: Path, jobs: int = 1) -> ResultFolder:
     """
     folder = ResultFolder("basins", config, out=out)
     seconds = _compute(folder, config)
-    parts, sections = [], []
+    parts: list[xr.Dataset] = []
+    sections: list[str] = []
     for name in config.parts:
         found = {unit: _finished(folder, unit) for unit in PARTS[name].units(config)}
         arrays = PARTS[name].joined(found, config)

@@ -56,7 +56,9 @@ def _blocks() -> str:
     rows = []
     for name, entry in PARTITIONED.items():
         blocks = []
-        for part in entry.build().parts:
+        flow = entry.build()
+        assert isinstance(flow, fo.PartitionedFlow)
+        for part in flow.parts:
             own = {letter: word for letter, word in part.meanings.items() if letter != word}
             means = ", ".join(f"{letter}: {word}" for letter, word in own.items())
             blocks.append(f"{part.flow.name} ({means})" if means else part.flow.name)

@@ -11,10 +11,9 @@ from typing import cast
 import flowopt as fo
 from flowopt.classic import Method
 from flowopt.errors import ConfigurationError, DataError, DefinitionError
-from flowopt.registry import FLOWS, METHODS, SCHEMES
+from flowopt.registry import FLOWS, METHODS, SCHEMES, Scheme
 from studies.common.names import unknown_name
 
-Scheme = fo.Splitting | fo.Euler | fo.EulerMaruyama | fo.LinearlyImplicitEuler | fo.RungeKutta
 STEP_SIZE_OF_A_FILE = 0.1
 MOST_BYTES_OF_A_FILE = 100_000
 SPECIFICATION = re.compile(r"(?P<name>.+?)(?::(?P<scheme>[^:@/\\]*))?(?:@(?P<step>[^@/\\]*))?")
@@ -166,7 +165,7 @@ def _content(path: Path) -> str:
 
 def _scheme(name: str) -> Scheme:
     if name in SCHEMES:
-        return cast(Scheme, SCHEMES[name]())
+        return SCHEMES[name]()
     if re.fullmatch(r"[A-Z()]+", name):
         return fo.Splitting(name)
     raise ConfigurationError(

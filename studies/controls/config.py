@@ -7,7 +7,6 @@ import math
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 
-import torch
 from torch import Tensor
 
 import flowopt as fo
@@ -15,12 +14,12 @@ from flowopt.errors import ConfigurationError
 from studies.common.names import unknown_name
 from studies.common.tasks import TASKS
 
-Build = Callable[[Iterable[Tensor], float, bool], torch.optim.Optimizer]
+Build = Callable[[Iterable[Tensor], float, bool], fo.optim.FlowOptimizer]
 
 FULL_BATCH_GROWTH, MINIBATCH_GROWTH = 2.0, 1.1
 
 
-def _energy_adam(params: Iterable[Tensor], rate: float, full: bool) -> torch.optim.Optimizer:
+def _energy_adam(params: Iterable[Tensor], rate: float, full: bool) -> fo.optim.FlowOptimizer:
     growth = FULL_BATCH_GROWTH if full else MINIBATCH_GROWTH
     return fo.optim.EnergyAdam(params, lr=rate, growth=growth)
 

@@ -210,8 +210,12 @@ def test_minibatches_are_taken_as_they_were():
         (lambda p: fo.optim.Adam(p, betas=0.9), fo.ConfigurationError, "betas are a pair"),
         (lambda p: fo.optim.Adam(p, betas=("a", 0.9)), fo.ConfigurationError, "beta is a real"),
         (lambda p: fo.optim.Adam(p, lr="a"), fo.ConfigurationError, "lr is a real number"),
-        (lambda p: fo.optim.SGD(p, lr=PAIR), fo.ConfigurationError, "lr: .* needs one number"),
-        (lambda p: fo.optim.SGD(p, momentum=PAIR / 2), fo.ConfigurationError, "momentum: .* one n"),
+        (lambda p: fo.optim.SGD(p, lr=PAIR), fo.ConfigurationError, "Tensor lr must be 1-element"),
+        (
+            lambda p: fo.optim.SGD(p, momentum=PAIR / 2),
+            fo.ConfigurationError,
+            "Tensor momentum must",
+        ),
         (lambda p: fo.optim.SGD(p, seed=1.5), fo.ConfigurationError, "a seed is a whole number"),
         (
             lambda p: FlowOptimizer(p, GRADIENT_FLOW, fo.Splitting("A"), seed=1.5),
@@ -221,12 +225,12 @@ def test_minibatches_are_taken_as_they_were():
         (
             lambda p: FlowOptimizer(p, GRADIENT_FLOW, fo.Splitting("A"), lr=PAIR),
             fo.ConfigurationError,
-            "lr: .* needs one number",
+            "Tensor lr must be 1-element",
         ),
         (
             lambda p: FlowOptimizer(p, fo.flows.heavy_ball(friction=PAIR), fo.Splitting("OBA")),
             fo.ConfigurationError,
-            "friction: .* needs one number",
+            "Tensor friction must be 1-element",
         ),
         (
             lambda p: FlowOptimizer(p, "adam", fo.Splitting("A")),

@@ -1,6 +1,6 @@
 """What a flow's equations say about its variables before anything is run."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from itertools import product
 
@@ -61,7 +61,7 @@ def facts_of(flow: EquationFlow) -> Facts:
     return Facts(known, zero, _members(values), tuple(words))
 
 
-def _names(symbols: object) -> str:
+def _names(symbols: Iterable[sympy.Symbol]) -> str:
     return ", ".join(sorted(s.name for s in symbols))
 
 

@@ -132,6 +132,7 @@ def _sign_of_extreme(formula: sympy.Expr, known: Knowledge) -> int | None:
     # One part ≤ 0 bounds a minimum, one ≥ 0 a maximum.
     if any(s in ((0, -1) if lowest else (0, 1)) for s in signs):
         return -1 if lowest else 1
-    if None not in signs:
-        return min(signs) if lowest else max(signs)
-    return None
+    known_signs = [s for s in signs if s is not None]
+    if len(known_signs) < len(signs):
+        return None
+    return min(known_signs) if lowest else max(known_signs)

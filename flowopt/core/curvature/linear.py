@@ -1,6 +1,7 @@
 """Linear systems, one for each trajectory."""
 
 from collections.abc import Callable
+from functools import reduce
 
 import torch
 from torch import Tensor
@@ -106,7 +107,7 @@ def conjugate_gradients(
 
     def dot(a: Leaves, b: Leaves) -> Tensor:
         pairs = zip(a, b, strict=True)
-        return sum(sum_elements(x * y, batch_dimensions) for x, y in pairs)
+        return reduce(torch.add, (sum_elements(x * y, batch_dimensions) for x, y in pairs))
 
     def along(start: Leaves, factor: Tensor, direction: Leaves) -> Leaves:
         return tuple(x + lift(factor, x) * d for x, d in zip(start, direction, strict=True))

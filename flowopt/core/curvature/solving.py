@@ -48,4 +48,5 @@ class SolvingOracle:
 
 def solving(oracle: Oracle, damping: Tensor | None) -> Oracle:
     """The problem as a flow asks it: with solutions, where its equations hold them."""
-    return oracle if damping is None else SolvingOracle(oracle, damping)
+    # A step asks of an oracle no more than this one answers.
+    return oracle if damping is None else SolvingOracle(oracle, damping)  # pyright: ignore[reportReturnType]

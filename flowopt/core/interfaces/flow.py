@@ -22,8 +22,15 @@ Evaluate = Callable[["State"], "Evaluation"]
 class FlowLike(Protocol):
     """An equation that can be stepped."""
 
-    name: str
-    per_step: frozenset[str]
+    @property
+    def name(self) -> str:
+        """For messages and tables."""
+        ...
+
+    @property
+    def per_step(self) -> frozenset[str]:
+        """Hyperparameters given as rate × step size."""
+        ...
 
     @property
     def partition(self) -> Partition | None:
@@ -129,6 +136,10 @@ class FlowLike(Protocol):
 
     def member(self, index: tuple[int, ...]) -> FlowLike:
         """The flow of one trajectory of a batch."""
+        ...
+
+    def at_step_size(self, step_size: Tensor) -> FlowLike:
+        """The flow in physical time, if rates are given per step."""
         ...
 
     def drift(self, state: State, evaluation: Evaluation) -> State:

@@ -30,7 +30,7 @@ class Oracle(Protocol):
         """Shape of the batch of a position."""
         ...
 
-    def join(self, position: Leaves) -> object:
+    def join(self, position: Leaves) -> Tensor | dict[str, Tensor]:
         """Leaves in the form in which the user gave the start."""
         ...
 
@@ -40,12 +40,15 @@ class Oracle(Protocol):
 
     def losses(self, position: Leaves, sample: Sample) -> Tensor:
         """(*batch,), differentiable in the position."""
+        ...
 
     def composed(self, position: Leaves, sample: Sample) -> Composition:
         """The loss as a function of residuals or outputs, for the Gauss–Newton matrix."""
+        ...
 
     def evaluate(self, position: Leaves, sample: Sample) -> Evaluation:
         """Loss and gradient, cut off from what the position comes from."""
+        ...
 
 
 class Energy(Protocol):
@@ -54,16 +57,21 @@ class Energy(Protocol):
     @property
     def conserved(self) -> bool:
         """Whether its rate is zero everywhere."""
+        ...
 
     @property
     def uses_gradient(self) -> bool:
         """Whether its value depends on the gradient of the loss."""
+        ...
 
     def value(self, state: State, evaluation: Evaluation) -> Tensor:
         """(*batch,), float64."""
+        ...
 
     def rate(self, state: State, evaluation: Evaluation, curvature: Leaves | None = None) -> Tensor:
         """Time derivative along the flow, (*batch,), float64; noise on θ needs ∂²L/∂θᵢ²."""
+        ...
 
     def dissipation(self, state: State, evaluation: Evaluation) -> Tensor:
         """What a control asks it to lose per time, (*batch,), float64: −rate, or as declared."""
+        ...

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, NamedTuple, Protocol
 from torch import Tensor
 
 if TYPE_CHECKING:
-    from flowopt.core.evaluation import Evaluation
+    from flowopt.core.evaluation import Evaluation, Evaluator
     from flowopt.core.interfaces.draws import Noise
-    from flowopt.core.interfaces.flow import Evaluate, FlowLike
+    from flowopt.core.interfaces.flow import FlowLike
     from flowopt.core.state import State
 
 Interpolant = Callable[[Tensor], "State"]
@@ -57,7 +57,7 @@ class Scheme(Protocol):
         ...
 
     def step(
-        self, flow: FlowLike, state: State, step_size: Tensor, evaluate: Evaluate, noise: Noise
+        self, flow: FlowLike, state: State, step_size: Tensor, evaluate: Evaluator, noise: Noise
     ) -> Proposal:
         """A step; time and step number of its state are set by the stepper."""
         ...

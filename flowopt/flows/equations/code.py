@@ -1,7 +1,7 @@
 """Equations printed as torch code, once per equation: letters, drifts, starts, energies."""
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import NamedTuple
 
@@ -58,13 +58,18 @@ class Normal(NamedTuple):
 class Code:
     """A letter, a drift or start values as printed code, elementwise and scalar parts apart."""
 
-    map: LetterMap | None
     elementwise: Compiled | None
     scalar: Compiled | None
     names: tuple[str, ...]
     scalar_names: tuple[str, ...]
     normals: tuple["Normal", ...] = ()
     uses_gradient: bool = False
+    kind: str = ""
+
+    @property
+    def is_letter(self) -> bool:
+        """Whether it gives new values, as letters do, and no tangent."""
+        return bool(self.kind)
 
     @property
     def source(self) -> str:
@@ -73,23 +78,26 @@ class Code:
 
 
 def _compile(
-    title: str, equations: Equations, formulas: dict[sympy.Symbol, sympy.Expr], **rest: object
+    title: str,
+    equations: Equations,
+    formulas: dict[sympy.Symbol, sympy.Expr],
+    normals: tuple[Normal, ...] = (),
 ) -> Code:
-    normals = [normal.name for normal in rest.get("normals", ())]
+    drawn = [normal.name for normal in normals]
     leaves = [v.name for v in equations.variables] + ["g", SOLVED.name]
     solves = any(formula.has(damped) for formula in formulas.values())
     formulas = {v: with_solution(formula) for v, formula in formulas.items()}
-    leaves += [*(PREFIX + name for name in leaves), *normals]
+    leaves += [*(PREFIX + name for name in leaves), *drawn]
     elementwise = {v.name: f for v, f in formulas.items() if v not in equations.scalars}
     scalar = {v.name: f for v, f in formulas.items() if v in equations.scalars}
-    scalar_leaves = [name for name in leaves if name not in normals]
+    scalar_leaves = [name for name in leaves if name not in drawn]
     return Code(
         elementwise=compile_formulas(title, elementwise, leaves) if elementwise else None,
         scalar=compile_formulas(title, scalar, scalar_leaves) if scalar else None,
         names=tuple(elementwise),
         scalar_names=tuple(scalar),
+        normals=normals,
         uses_gradient=solves or any(f.has(g, LOSS) for f in formulas.values()),
-        **{"map": None, **rest},
     )
 
 
@@ -98,11 +106,20 @@ def letter_code(
     title: str, equations: Equations, letter: str, kind: str | None, parts: int, per_step: frozenset
 ) -> Code:
     """The map of a letter, or of several; `parts` is how often the word names it."""
-    term = equations.joined(letter)
-    map_ = letter_map(term, kind, sympy.Rational(1, parts), per_step)
-    _check_reach(equations, map_)
+    map_ = map_of(equations, letter, kind, parts, per_step)
     formulas, normals = _with_normals(map_.mean, map_.noise)
-    return _compile(f"{title}.{letter}", equations, formulas, map=map_, normals=normals)
+    code = _compile(f"{title}.{letter}", equations, formulas, normals)
+    return replace(code, kind=map_.kind)
+
+
+@lru_cache(maxsize=512)
+def map_of(
+    equations: Equations, letter: str, kind: str | None, parts: int, per_step: frozenset
+) -> LetterMap:
+    """The same as formulas."""
+    map_ = letter_map(equations.joined(letter), kind, sympy.Rational(1, parts), per_step)
+    _check_reach(equations, map_)
+    return map_
 
 
 def _with_normals(
@@ -190,7 +207,7 @@ def kick_code(title: str, equations: Equations) -> Code:
                 (w, a * sympy.sqrt(STEP_SIZE)) for w, a in term.amplitudes(variable).items()
             )
     formulas, normals = _with_normals(dict.fromkeys(noise, sympy.S.Zero), noise)
-    return _compile(f"{title}.kick", equations, formulas, normals=normals)
+    return _compile(f"{title}.kick", equations, formulas, normals)
 
 
 @lru_cache(maxsize=128)

@@ -161,7 +161,7 @@ class EquationFlow:
     @property
     def damping(self) -> Tensor | None:
         """The μ of (Q + μI)⁻¹∇L in its equations, with the Gauss–Newton matrix Q."""
-        return self.hyperparameters.get(damping_of(self.equations))
+        return self.hyperparameters.get(damping_of(self.equations) or "")
 
     @property
     def steep_at_start(self) -> bool:
@@ -207,7 +207,7 @@ class EquationFlow:
     def at_step_size(self, step_size: float | Tensor) -> "EquationFlow":
         """The flow in physical time: rates per step divided by a step size, which is not zero."""
         rates = {name: self.hyperparameters[name] / step_size for name in self.per_step}
-        return EquationFlow(self.equations, name=self.name, **{**self.hyperparameters, **rates})
+        return EquationFlow(self.equations, self.name, (), **{**self.hyperparameters, **rates})
 
     def plus(self, term: Term, **hyperparameters: float | Tensor) -> "EquationFlow":
         """The flow with one more term, as in flow.plus(Term("W", …), decay=0.1).
@@ -271,7 +271,7 @@ class EquationFlow:
 
     def kind(self, letter: str, kind: str | None = None) -> str:
         """Kind of a letter's map: exact, frozen or euler."""
-        return self._letter(LetterMove(letter, kind, 1, 0)).map.kind
+        return self._letter(LetterMove(letter, kind, 1, 0)).kind
 
     def uses_gradient(self, letter: str) -> bool:
         """Whether a letter's map needs ∇L."""

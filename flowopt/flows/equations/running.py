@@ -53,8 +53,7 @@ def run_code(
     batch_dimensions = state.time.ndim
     values, scalar_values = (), ()
     if code.elementwise:
-        # Letters give new values, other codes tangents.
-        in_place = code.map is not None and isinstance(state.position, Owned)
+        in_place = code.is_letter and isinstance(state.position, Owned)
         values = evaluate_formulas(code.elementwise, scalars, leaves, batch_dimensions, in_place)
     if code.scalar:
         scalar_values = evaluate_scalars(code.scalar, scalars, leaves, batch_dimensions)

@@ -121,7 +121,7 @@ class _PartNoise:
     """Noise that is asked in the time of a block, and answers in that of all."""
 
     noise: Noise
-    block: str
+    name: str
     time: Tensor
     step_size: Tensor
 
@@ -133,11 +133,15 @@ class _PartNoise:
         """Independent uniforms on (0, 1) in the shapes of `like`."""
         return self.noise.uniform(like, self._of_all(key))
 
+    def block(self, places: tuple[int, ...], position: Leaves) -> Noise:
+        """The same of some leaves of the block."""
+        return replace(self, noise=self.noise.block(places, position))
+
     def _of_all(self, key: Key) -> Key:
         if key.increment is None:
             return key
         increment = key.increment._replace(
-            wiener=f"{self.block}.{key.increment.wiener}",
+            wiener=f"{self.name}.{key.increment.wiener}",
             time=self.time,
             step_size=self.step_size,
         )

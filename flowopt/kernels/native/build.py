@@ -2,6 +2,7 @@
 
 import ctypes
 import hashlib
+from _ctypes import CFuncPtr
 from functools import lru_cache
 from typing import NamedTuple
 
@@ -25,7 +26,7 @@ class Code(NamedTuple):
         owner: Keeps the code in memory.
     """
 
-    run: ctypes._CFuncPtr
+    run: CFuncPtr
     built: bool
     owner: object
 

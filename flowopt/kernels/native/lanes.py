@@ -124,7 +124,8 @@ class Lanes:
 
     def _of_lane(self, index: int, node, kinds: list[str], j: int) -> str:
         if node.op == "input":
-            return self.load(*node.data, j)
+            slot, element = node.data
+            return self.load(slot, element, j)
         values = [self.of(arg, j) for arg in node.args]
         if node.op != "gather":
             return self.module.operation(node, kinds, values, self.width)
@@ -180,6 +181,7 @@ class Lanes:
     ) -> None:
         """Writes the lanes of vector j that are in a mask."""
         element = carried.element if element is None else element
+        assert element is not None
         dtype = self.loop.arguments[carried.slot].dtype
         stored, size = STORAGE[dtype]
         kind = f"<{self.width} x {stored}>"

@@ -7,6 +7,7 @@ function; ours is native code too, so no thread needs Python's lock.
 
 import ctypes
 import os
+from _ctypes import CFuncPtr
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
 from functools import lru_cache
@@ -94,7 +95,7 @@ def run_pieces(
 
 
 @lru_cache(maxsize=1)
-def _openmp() -> ctypes._CFuncPtr | None:
+def _openmp() -> CFuncPtr | None:
     """GNU's entry to a team of threads, in the library that torch itself is linked to."""
     library = Path(torch.__file__).parent / "lib" / "libtorch_cpu.so"
     try:

@@ -10,6 +10,7 @@ tensor costs 40 to 60 ns, and each of thousands has to be asked again at every s
 """
 
 import ctypes
+from _ctypes import CFuncPtr
 from collections.abc import Sequence
 from functools import lru_cache
 from typing import NamedTuple
@@ -169,7 +170,7 @@ class Places(NamedTuple):
 class _Look(NamedTuple):
     """The function `look`, functions of Python and torch that it calls, what keeps it in memory."""
 
-    call: ctypes._CFuncPtr
+    call: CFuncPtr
     item: int
     export: int
     owner: object
@@ -189,6 +190,7 @@ def _look() -> _Look:
     if major != MAJOR_VERSION:
         raise UnfitError(f"this torch speaks version {major} of DLPack, not {MAJOR_VERSION}")
     item = ctypes.cast(ctypes.pythonapi.PyList_GetItem, pointer).value
+    assert item is not None
     export = (pointer * (EXPORT + 1)).from_address(table)[EXPORT]
     return _Look(prototype(engine.get_function_address("look")), item, export, engine)
 

@@ -9,6 +9,7 @@ uniform carried slots, in the order of `Layout`. Arrays per trajectory are struc
 e of trajectory i lies at e·count + i.
 """
 
+from functools import partial
 from typing import NamedTuple
 
 from flowopt.kernels.loop import Carried, Loop
@@ -144,7 +145,7 @@ class _Template:
             self.module.label("begin")
         self.entered = self.module.block
         for carried in self._registers(uniform=True):
-            value = self.lanes.load_scalar("shared", carried.slot, carried.element)
+            value = self.lanes.load_scalar("shared", carried.slot, carried.place)
             put(f"%start{carried.start} = {self.lanes.same(carried.start, value)}")
         self.lanes.print_values(i for i in self.lanes.used if self._once(i))
         put("%some = icmp slt i64 %first, %last")
@@ -202,10 +203,10 @@ class _Template:
             put(f"%rest.{j} = and {self.lanes.bools} {rest}, %valid.{j}")
         for carried in self._numbers():
             for j in range(self.copies):
-                loaded = self.lanes.load(carried.slot, carried.element, j)
+                loaded = self.lanes.load(carried.slot, carried.place, j)
                 put(f"%first{carried.start}.{j} = {self.lanes.same(carried.start, loaded, True)}")
                 self.lanes.store(carried, loaded, j, f"%rest.{j}")
-        self.elements.each(lambda *place: self._copied(*place, "%rest"))
+        self.elements.each(partial(self._copied, mask="%rest"))
 
     def _copied(self, carried: Carried, element: str, j: int, mask: str) -> None:
         """An element from the arguments to the results."""
@@ -324,7 +325,7 @@ class _Template:
         for carried in self._numbers():
             for j in range(self.copies):
                 self.lanes.store(carried, f"%first{carried.start}.{j}", j, f"%active0.{j}")
-        self.elements.each(lambda *place: self._copied(*place, "%active0"))
+        self.elements.each(partial(self._copied, mask="%active0"))
         waited = self.module.block
         idle = self.lanes.count_of([f"%active0.{j}" for j in range(self.copies)])
         put("br label %done")

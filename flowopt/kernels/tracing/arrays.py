@@ -66,6 +66,7 @@ class Array:
     def ids(self) -> np.ndarray:
         """Indices of the values; those of an argument are made when first asked for."""
         if self._ids is None:
+            assert self.held is not None
             slot, places, dtype, _ = self.held
             made, kind = self.program.input, scalar_dtype(dtype)
             values = [made(kind, slot, element) for element in places.ravel().tolist()]
@@ -117,6 +118,7 @@ def copied(source: Array, dtype: torch.dtype) -> Array | None:
 
 
 def _part(source: Array, places: np.ndarray, dtype: torch.dtype) -> Array:
+    assert source.held is not None
     held = source.held._replace(places=places)
     return Array(source.program, None, dtype, shape=places.shape, held=held)
 

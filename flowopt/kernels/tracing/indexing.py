@@ -95,7 +95,7 @@ class Indexing:
         _check_few(length)
         result = source.ids.copy()
         for where in np.ndindex(index.shape):
-            place, term = wanted[where], Scalar(self.program, int(added.ids[where]))
+            place, term = wanted.item(where), Scalar(self.program, int(added.ids[where]))
             self.inside.append(self._exists(place, length).index)
             for number in range(length):
                 target = (*where[:axis], number, *where[axis + 1 :])
@@ -130,7 +130,7 @@ class Indexing:
         steps = _steps(source)
         found = np.empty(columns[0].shape, dtype=np.int64)
         for where in np.ndindex(found.shape):
-            places = [column[where] for column in columns]
+            places = [column.item(where) for column in columns]
             checked = Scalar(self.program, self.program.constant(True, BOOL))
             for axis, place in enumerate(places):
                 if isinstance(place, Scalar):
@@ -158,8 +158,10 @@ class Indexing:
     def _loaded(
         self, table: Array, steps: tuple[int, ...], places: list[Scalar | int], checked: Scalar
     ) -> Scalar:
+        assert table.held is not None
         first = int(table.held.places.flat[0])
         offset = sum((place * step for place, step in zip(places, steps, strict=True)), start=first)
+        assert isinstance(offset, Scalar)
         safe = checked.where(offset, first)
         kind = scalar_dtype(table.held.dtype)
         found = self.program.emit("gather", kind, safe.index, data=table.held.slot)
@@ -228,8 +230,8 @@ def _scalars(index: Array) -> Column:
 
 def _columns(shape: Sequence[int], indices: Sequence[Array | None]) -> list[Column]:
     """Places on every axis of the elements of source[indices], laid out as numpy and torch do."""
-    given = dict(enumerate(indices))
-    axes = [axis for axis, index in given.items() if index is not None]
+    given = {axis: index for axis, index in enumerate(indices) if index is not None}
+    axes = [*given]
     joined = np.broadcast_shapes(*(given[axis].shape for axis in axes))
     count = int(np.prod(joined))
     # A stand-in for the source: all indices name one long axis, and what they take are its places.
@@ -238,7 +240,7 @@ def _columns(shape: Sequence[int], indices: Sequence[Array | None]) -> list[Colu
     ]
     numbers = np.arange(count).reshape(joined)
     key = tuple(
-        slice(None) if given.get(axis) is None else numbers if axis == axes[0] else 0 * numbers
+        slice(None) if axis not in given else numbers if axis == axes[0] else 0 * numbers
         for axis in range(len(shape))
     )
     columns: list[Column] = [
@@ -268,13 +270,13 @@ def _steps(source: Array) -> tuple[int, ...] | None:
 
 def _chosen(source: Array, places: Sequence[Scalar | int]) -> Scalar:
     """One of the elements of a line, or of a plane of them."""
-    computed = [axis for axis, place in enumerate(places) if isinstance(place, Scalar)]
-    key = tuple(slice(None) if axis in computed else place for axis, place in enumerate(places))
+    computed = [(n, place) for n, place in enumerate(places) if isinstance(place, Scalar)]
+    key = tuple(slice(None) if isinstance(place, Scalar) else place for place in places)
     choices = source.ids[key]
     _check_few(choices.size)
-    wanted = places[computed[0]]
-    for axis in computed[1:]:
-        wanted = wanted * source.shape[axis] + places[axis]
+    _, wanted = computed[0]
+    for axis, place in computed[1:]:
+        wanted = wanted * source.shape[axis] + place
     value = Scalar(source.program, int(choices.flat[0]))
     for number, other in enumerate(choices.flat[1:], start=1):
         value = wanted.equals(number).where(Scalar(source.program, int(other)), value)

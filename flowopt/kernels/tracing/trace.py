@@ -1,5 +1,6 @@
 """From a torch function to a scalar program: `make_fx`, then one rule per node of its graph."""
 
+import operator
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
@@ -64,7 +65,8 @@ def trace(
         with torch.no_grad():
             module = make_fx(
                 function,
-                decomposition_table=table,
+                # Its type says less than what torch takes, and gives.
+                decomposition_table=table,  # pyright: ignore[reportArgumentType]
                 tracing_mode="fake",
                 _allow_non_fake_inputs=True,
             )(*inputs)
@@ -166,6 +168,11 @@ class _Lowering:
             self.slots[key] = self._argument(slot, self.arguments[slot])
         return self.slots[key]
 
+    def _slot(self, tensor: Tensor) -> int:
+        slot = self._capture(tensor).slot
+        assert slot is not None
+        return slot
+
     def _called(self, node: torch.fx.Node) -> Any:
         try:
             return self._call(node)
@@ -180,8 +187,10 @@ class _Lowering:
             ) from error
 
     def _call(self, node: torch.fx.Node) -> Any:
-        if node.target.__name__ == "getitem":
-            return self.values[node.args[0]][node.args[1]]
+        if node.target is operator.getitem:
+            source, place = node.args
+            assert isinstance(source, torch.fx.Node)
+            return self.values[source][place]
         if not isinstance(node.target, torch._ops.OpOverload):
             raise UnfitError(f"operation {node.target} has no scalar form")
         name = node.target.name().removeprefix("aten::")
@@ -222,7 +231,8 @@ class _Lowering:
 
     def _pure(self, name: str, nodes: list, values: list, out: Any) -> Any:
         if name == "flowopt::over_rows.default":
-            return self._over_rows(*values, out)
+            leaves, number, _ = values
+            return self._over_rows(leaves, number, out)
         if wide.concerns(name, values, self.rows is not None):
             if name in ELEMENTWISE:
                 result = wide.elementwise(
@@ -301,12 +311,11 @@ class _Lowering:
         metas = [n.meta["val"] if isinstance(n, torch.fx.Node) else n for n in nodes]
         return scalar_dtype(torch.result_type(metas[0], metas[1]))
 
-    def _over_rows(
-        self, leaves: list[Array], number: Array | None, dtype, out
-    ) -> tuple[Array, ...]:
+    def _over_rows(self, leaves: list[Array], number: Array | None, out) -> tuple[Array, ...]:
         """Loss and gradient, summed over rows when the kernel runs."""
+        assert self.rows is not None
         traced, tables = self.rows.traced, self.rows.tables
-        slots = tuple(self._capture(tensor).slot for tensor in (*tables, *traced.captured))
+        slots = tuple(self._slot(tensor) for tensor in (*tables, *traced.captured))
         self.rows = replace(self.rows, slots=slots)
         places = dict(enumerate(slots[len(tables) :]))
         self.indexing.baked |= {places[i] - self.inputs: kept for i, kept in traced.baked.items()}
@@ -338,6 +347,7 @@ class _Lowering:
 def _bound(node: torch.fx.Node) -> list:
     """Arguments of a node in the order of its schema; those that only say where are left out."""
     values = []
+    assert isinstance(node.target, torch._ops.OpOverload)
     for place, argument in enumerate(node.target._schema.arguments):
         if argument.name in ("layout", "device", "pin_memory", "non_blocking", "generator"):
             continue

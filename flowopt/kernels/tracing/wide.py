@@ -43,6 +43,7 @@ class WideArray(Array):
         super().__init__(program, None, dtype, **argument)
         self._given = self.slot is not None
         if ids is None:
+            assert self.slot is not None
             size = math.prod(self.shape)
             self._place = [program.input(scalar_dtype(dtype), self.slot, None, size)]
         else:
@@ -60,18 +61,19 @@ class WideArray(Array):
             "it treats some elements of a network's parameters otherwise than the rest"
         )
 
-    def like(self, index: int, dtype: torch.dtype | None = None) -> "WideArray":
+    def like(self, index: int, dtype: torch.dtype | None = None) -> Array:
         """Another value in the same shape."""
         return _array(self.program, index, dtype or self.dtype, self.shape)
 
-    def converted(self, dtype: torch.dtype) -> "WideArray":
+    def converted(self, dtype: torch.dtype) -> Array:
         """A copy in another type."""
         return self.like(self.program.convert(self.index, scalar_dtype(dtype)), dtype)
 
     def shaped(self, shape: tuple[int, ...]) -> "WideArray":
         """The same elements in another shape."""
-        result = self.like(self.index)
-        result.shape, result._place, result._given = shape, self._place, self._given
+        ids = np.full(shape, self.index, dtype=np.int64)
+        result = WideArray(self.program, ids, self.dtype, shape=shape)
+        result._place, result._given = self._place, self._given
         return result
 
     def assigned(self, other: Array) -> "WideArray":
@@ -132,7 +134,7 @@ def single(array: Array) -> int:
     return int(found[0])
 
 
-def elementwise(row: Row, kind: str, values: list, out: torch.Tensor) -> WideArray:
+def elementwise(row: Row, kind: str, values: list, out: torch.Tensor) -> Array:
     """A row of the elementwise operations on every element."""
     arrays = [value for value in values if isinstance(value, Array)]
     shape, program = tuple(out.shape), arrays[0].program
@@ -165,7 +167,7 @@ def moved(name: str, values: list, out: Any) -> Any:
     if base in SUMS and out.numel() == 1:
         count, program = math.prod(source.shape), source.program
         terms, kind = source.converted(out.dtype), scalar_dtype(out.dtype)
-        total = Scalar(program, program.emit("total", kind, terms.index, data=count))
+        total = Scalar(program, program.emit("total", kind, single(terms), data=count))
         total = total / count if SUMS[base] else total
         return _array(program, total.index, out.dtype, tuple(out.shape))
     raise UnfitError(f"operation {name} on a network's parameters has no form in a loop over rows")

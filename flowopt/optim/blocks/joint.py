@@ -54,7 +54,7 @@ class JointSteps:
         self,
         members: Sequence[Member],
         scheme: Scheme,
-        closure: Callable[[], Tensor],
+        closure: Callable[[], Tensor] | None,
         loss: Tensor | None,
     ) -> None:
         """One step of all groups, with gradients of all their parameters at once.
@@ -97,7 +97,8 @@ class JointSteps:
         offsets = tuple(offset for member in members for offset in member.offsets)
         noise = PhiloxNoise(torch.tensor(seed % 2**63), torch.tensor(0), offsets)
         one = torch.ones((), dtype=torch.float64)
-        plan = Plan(flow, scheme, one, Constant(one), bool(maximize))
+        # One step asks of a flow what all flows have.
+        plan = Plan(flow, scheme, one, Constant(one), bool(maximize))  # pyright: ignore[reportArgumentType]
         carry = advanced(plan, start, evaluation, noise, oracle)
         for member, part in zip(members, flow.parts, strict=True):
             known = carry.evaluation

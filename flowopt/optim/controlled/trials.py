@@ -160,12 +160,19 @@ def choose_step_size(
     _remember(group, step_size, memory)
 
 
-def tried(group: dict[str, Any], stepper: Stepper, state: State, evaluation: Evaluation) -> Carry:
+def tried(
+    group: dict[str, Any],
+    stepper: Stepper,
+    oracle: GradientOracle,
+    state: State,
+    evaluation: Evaluation,
+) -> Carry:
     """The carry after the trials of a step, the start with a shorter step if none was accepted.
 
     Args:
         group: Of `param_groups`, where step size, memory and costs are kept.
-        stepper: With the control, and the oracle of this step's sample.
+        stepper: With the control.
+        oracle: Of the stepper, for this step's sample.
         state: Where the step begins.
         evaluation: Loss and gradient there.
 
@@ -174,7 +181,7 @@ def tried(group: dict[str, Any], stepper: Stepper, state: State, evaluation: Eva
     """
     probes = MEMORY not in group
     if probes:
-        _check_same(evaluation.loss, stepper.oracle.evaluate(state.position, None).loss)
+        _check_same(evaluation.loss, oracle.evaluate(state.position, None).loss)
     begin = Point(state, evaluation)
     step_size, memory = _remembered(stepper.control, group, begin, stepper.flow)
     none = torch.zeros_like(state.step)
@@ -186,7 +193,7 @@ def tried(group: dict[str, Any], stepper: Stepper, state: State, evaluation: Eva
             break
     _remember(group, carry.step_size, carry.memory)
     made = {"gradients": 1 + probes + int(carry.gradients), "rejected": int(carry.rejected)}
-    alone = "losses" if stepper.oracle.forward_alone else "gradients"
+    alone = "losses" if oracle.forward_alone else "gradients"
     made[alone] = made.get(alone, 0) + int(carry.losses)
     for name, number in made.items():
         group[name] = group.get(name, 0) + number

@@ -140,7 +140,7 @@ class LevenbergMarquardt(torch.optim.Optimizer):
         before = tuple(parameter.detach().clone() for parameter in parameters)
         oracle = residuals_of(parameters, residuals, loss)
         carry = self._begun(group, oracle, before)
-        first = carry.evaluation.loss
+        first = carry.point.evaluation.loss
         final = before
         try:
             carry = self._tried(group, oracle, carry)
@@ -158,7 +158,8 @@ class LevenbergMarquardt(torch.optim.Optimizer):
         damping = torch.as_tensor(group["damping"], dtype=torch.float64)
         control = Constant(1.0 / damping) if self.rule is None else Damping(self.rule)
         noise = seeded_noise(0, (), torch.device("cpu"))
-        return Stepper(self.flow, self.scheme, oracle, noise, control)
+        # A step asks of an oracle no more than what residuals answer.
+        return Stepper(self.flow, self.scheme, oracle, noise, control)  # pyright: ignore[reportArgumentType]
 
     def _begun(self, group: dict, oracle: Residuals, position: Leaves) -> Carry:
         """Where the trials of a step begin, with damping and memory of the last one."""

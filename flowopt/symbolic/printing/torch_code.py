@@ -283,21 +283,21 @@ def compile_formulas(
         formulas: Name of the result → expression.
         leaves: Names that have one value per element; all other names are scalars.
     """
-    leaves = {sympy.Symbol(name, real=True) for name in leaves}
+    elements = {sympy.Symbol(name, real=True) for name in leaves}
     sums: dict[sympy.Expr, str] = {}
 
     def name_total(call: sympy.Expr) -> sympy.Symbol:
         return sympy.Symbol(sums.setdefault(call.args[0], f"_sum{len(sums)}"), real=True)
 
     bare = [f.replace(lambda e: isinstance(e, total), name_total) for f in formulas.values()]
-    hoist = _Hoist(leaves)
+    hoist = _Hoist(elements)
     shared, results = sympy.cse(
         [hoist(f) for f in bare], symbols=sympy.numbered_symbols("_x", real=True), order="none"
     )
     used = set().union(*(e.free_symbols for _, e in shared), *(e.free_symbols for e in results))
-    leaf_arguments = tuple(sorted(s.name for s in used & leaves))
+    leaf_arguments = tuple(sorted(s.name for s in used & elements))
     coefficients, coefficient_names, coefficient_source = _compile_coefficients(title, hoist)
-    printed = Printer({*leaves, *(s for s, _ in shared)})
+    printed = Printer({*elements, *(s for s, _ in shared)})
     lines = [f"{s.name} = {printed(e)}" for s, e in shared]
     lines += [f"{n}_ = {printed(e)}" for n, e in zip(formulas, results, strict=True)]
     lines.append(f"return ({''.join(f'{n}_, ' for n in formulas)})")
@@ -306,7 +306,8 @@ def compile_formulas(
     )
     return Compiled(
         sums=tuple(
-            (n, compile_formulas(title, {n: e}, [s.name for s in leaves])) for e, n in sums.items()
+            (n, compile_formulas(title, {n: e}, [s.name for s in elements]))
+            for e, n in sums.items()
         ),
         coefficients=coefficients,
         update=update,

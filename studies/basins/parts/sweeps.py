@@ -6,7 +6,7 @@ import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from functools import cache
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 import xarray as xr
@@ -31,9 +31,8 @@ class Values(NamedTuple):
     dimension: float
 
 
-TITLES = Values(
-    "≠ flow / %", "≠ own ODE / %", "trap / %", "L(0.1) / %", "parts", "boundary dimension"
-)
+# Of the values, in their order.
+TITLES = ("≠ flow / %", "≠ own ODE / %", "trap / %", "L(0.1) / %", "parts", "boundary dimension")
 
 
 @dataclass(frozen=True)
@@ -53,7 +52,7 @@ class Sweep:
     method: Callable[[float], Method]
 
 
-def _controlled(**settings: float) -> Method:
+def _controlled(**settings: Any) -> Method:
     return replace(method("gd@0.1"), control=fo.LyapunovControl(first_step=0.1, **settings))
 
 

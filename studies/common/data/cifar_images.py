@@ -80,8 +80,11 @@ def read_batch(path: Path) -> tuple[np.ndarray, np.ndarray]:
             f"{path}: b'data' is {_described(images)}, expected an array of the shape "
             f"(rows, {FEATURES}): it is another kind of file"
         )
-    whole = isinstance(labels, list) and all(isinstance(label, int) for label in labels)
-    if not whole or len(labels) != len(images):
+    if (
+        not isinstance(labels, list)
+        or len(labels) != len(images)
+        or not all(isinstance(label, int) for label in labels)
+    ):
         raise DataError(
             f"{path}: b'labels' is {_described(labels)}, expected a list of {len(images)} whole "
             "numbers: it is another kind of file"

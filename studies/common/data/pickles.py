@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 import pickle
+from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
@@ -77,7 +78,7 @@ class _Array:
     def __init__(self, kind: object, shape: object, code: object):
         self._value: np.ndarray | None = None
 
-    def __setstate__(self, state: object) -> None:
+    def __setstate__(self, state: Iterable) -> None:
         _, shape, kind, columns_first, content = state
         plain = isinstance(shape, tuple) and all(type(n) is int and n >= 0 for n in shape)
         if not (plain and isinstance(kind, _Kind) and isinstance(content, bytes)):

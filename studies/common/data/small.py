@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from numpy.typing import ArrayLike
+import numpy as np
 from sklearn.datasets import load_digits, load_iris
 from sklearn.model_selection import train_test_split
 
@@ -41,7 +41,7 @@ def iris() -> Dataset:
 
 
 def _split(
-    name: str, inputs: ArrayLike, labels: ArrayLike, *, test_rows: int, largest: float
+    name: str, inputs: np.ndarray, labels: np.ndarray, *, test_rows: int, largest: float
 ) -> Dataset:
     train_inputs, test_inputs, train_labels, test_labels = train_test_split(
         inputs, labels, test_size=test_rows, stratify=labels, random_state=0

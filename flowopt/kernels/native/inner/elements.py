@@ -52,7 +52,7 @@ class Elements:
         body: Collection[int],
     ):
         """See the class."""
-        self.loop, self.module, self.lanes, self.function = loop, module, lanes, function
+        self.loop, self.module, self.lanes, self._function = loop, module, lanes, function
         self.nodes = loop.program.nodes
         self.copies = lanes.copies
         self.carried = [c for c in loop.carried if self.nodes[c.start].size > 1]
@@ -63,6 +63,12 @@ class Elements:
         self.bytes *= 2
         self.places: dict[int, int] = {}
         self._keep(set(body))
+
+    @property
+    def function(self) -> RowFunction:
+        """The function over rows, of a step that calls one."""
+        assert self._function is not None
+        return self._function
 
     def _room(self, node: Node) -> int:
         """The offset of new memory for the elements of a value."""

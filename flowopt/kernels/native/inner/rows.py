@@ -161,7 +161,8 @@ class _RowLanes(Lanes):
     def of(self, index: int, j: int) -> str:
         node = self.loop.program.nodes[index]
         if node.op == "input" and index not in self.loop.uniform:
-            return self.load(*node.data, j)
+            slot, element = node.data
+            return self.load(slot, element, j)
         return super().of(index, j)
 
     def load(self, slot: int, element: int, j: int) -> str:
