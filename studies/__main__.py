@@ -15,6 +15,7 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import importlib
+import os
 import sys
 import time
 from collections.abc import Mapping, Sequence
@@ -61,6 +62,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         _check_command(argv)
         arguments = _parser().parse_args(argv)
         arguments.run(arguments)
+        sys.stdout.flush()
+    except BrokenPipeError:
+        # Who reads the output, as `head` does, wants no more; Python would complain at its end.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     except SystemExit as ending:
         # argparse ends the process itself after --help.
         return int(ending.code or 0)

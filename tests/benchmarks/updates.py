@@ -24,7 +24,6 @@ SHAPES = {
 # Bars of a preset on the three sets of tensors, and those that differ.
 BARS = (0.9, 0.4, 1.05)
 OTHER_BARS = {"RMSprop": (0.4, 0.4, 1.05), "Adam": (0.9, 0.35, 1.0)}
-OTHER_BARS["Adam as a text"] = OTHER_BARS["Adam"]
 PRESETS: dict[str, tuple[dict, dict]] = {
     "Adam": ({"lr": 1e-3}, {"fused": True}),
     "AdamW": ({"lr": 1e-3}, {"fused": True}),
@@ -43,7 +42,7 @@ ADAM_AS_TEXT = """
     A: dtheta/dt = -(m/u_m)/(sqrt(v/u_v) + eps)
 """
 STEPS, WARM_UP = 10, 2
-LANGEVIN_BAR = 0.5
+LANGEVIN_BAR, LISTS_BAR = 0.5, 1.3
 
 Build = Callable[[list[nn.Parameter]], torch.optim.Optimizer]
 
@@ -72,8 +71,9 @@ class Training:
         return sum([training.step() for _ in range(WARM_UP + STEPS)][WARM_UP:])
 
 
-def _against_torch(name: str, ours: Build, peer: Build) -> list[Comparison]:
-    bars = OTHER_BARS.get(name, BARS)
+def _against_torch(
+    name: str, ours: Build, peer: Build, bars: tuple[float, ...]
+) -> list[Comparison]:
     return [
         Comparison(
             f"{name}, {label}",
@@ -90,7 +90,7 @@ def _preset(name: str) -> list[Comparison]:
     kind = name.partition(" ")[0]
     ours = partial(getattr(fo.optim, kind), **settings, compile=True)
     peer = partial(getattr(torch.optim, kind), **settings, **best)
-    return _against_torch(name, ours, peer)
+    return _against_torch(name, ours, peer, OTHER_BARS.get(name, BARS))
 
 
 def _text() -> list[Comparison]:
@@ -100,7 +100,7 @@ def _text() -> list[Comparison]:
         fo.optim.FlowOptimizer, flow=flow, scheme=fo.Splitting("TMVA"), lr=1e-3, compile=True
     )
     peer = partial(torch.optim.Adam, lr=1e-3, fused=True)
-    return _against_torch("Adam as a text", ours, peer)
+    return _against_torch("Adam as a text", ours, peer, OTHER_BARS["Adam"])
 
 
 def _langevin() -> Comparison:
@@ -121,7 +121,15 @@ def _langevin() -> Comparison:
     )
 
 
+def _lists(name: str) -> list[Comparison]:
+    """Eager steps over lists of tensors, against torch's own."""
+    build = partial(getattr(fo.optim, name), lr=1e-3)
+    peer = partial(getattr(torch.optim, name), lr=1e-3, foreach=True)
+    return _against_torch(f"{name} without a kernel", build, peer, (LISTS_BAR,) * len(SHAPES))
+
+
 def comparisons() -> list[Comparison]:
     """All comparisons of this file."""
     found = [comparison for name in PRESETS for comparison in _preset(name)]
-    return [*found, *_text(), _langevin()]
+    lists = [comparison for name in ("SGD", "Adam", "RMSprop") for comparison in _lists(name)]
+    return [*found, *_text(), _langevin(), *lists]

@@ -1,5 +1,7 @@
 import dataclasses
 import importlib
+import subprocess
+import sys
 
 import pytest
 
@@ -175,3 +177,14 @@ def test_a_markdown_table_is_aligned_and_escapes_its_sign():
         "| a\\|b | 0.1 |",
         "| c    |  10 |",
     ]
+
+
+def test_a_reader_that_wants_no_more_ends_the_output_quietly():
+    command = [sys.executable, "-m", "studies", "list"]
+    with subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as process:
+        # Before it has begun to write.
+        process.stdout.close()
+        assert process.stderr.read() == ""
+    assert process.returncode == 0
