@@ -242,6 +242,7 @@ def _names(stepper: Any, inputs: Inputs) -> list[list[str]]:
         gradients="gradients",
         rejected="rejected",
         products="products",
+        losses="losses",
     )
     around: dict[str, Any] = {
         part: {name: name if part == "hyperparameters" else f"{part}_{name}" for name in held}

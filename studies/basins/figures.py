@@ -83,7 +83,7 @@ def transitions(arrays: xr.Dataset) -> Figure:
                 axes.plot(values, numbers, marker="o", label=str(where), ms=4, **line_style(index))
             axes.set_xscale("linear" if name == "dissipation" else "log")
             axes.set_xlabel(AXES[name])
-            axes.set_title(getattr(TITLES, field))
+            axes.set_title(TITLES[field])
             axes.grid(True)
             if field != "dimension":
                 axes.set_ylim(bottom=-1.0)

@@ -97,7 +97,9 @@ def test_an_optimizer_makes_the_steps_of_integrate(pair):
     start = starts(HILLS, 1)[0]
     solution = run(pair, HILLS, start)
     coordinates = [torch.nn.Parameter(value.clone()) for value in start]
-    optimizer = FlowOptimizer(coordinates, pair.flow, pair.scheme, lr=pair.step_size, seed=0)
+    optimizer = FlowOptimizer(
+        coordinates, pair.flow, pair.scheme, lr=pair.step_size, seed=0, foreach=False
+    )
     for _ in range(STEPS):
         optimizer.zero_grad()
         HILLS.loss(torch.stack(coordinates)).backward()

@@ -31,8 +31,15 @@ class Values(NamedTuple):
     dimension: float
 
 
-# Of the values, in their order.
-TITLES = ("≠ flow / %", "≠ own ODE / %", "trap / %", "L(0.1) / %", "parts", "boundary dimension")
+# Field of `Values` → how it is called, in their order.
+TITLES = {
+    "unlike_flow": "≠ flow / %",
+    "unlike_ode": "≠ own ODE / %",
+    "trap": "trap / %",
+    "leave": "L(0.1) / %",
+    "parts": "parts",
+    "dimension": "boundary dimension",
+}
 
 
 @dataclass(frozen=True)
@@ -154,7 +161,7 @@ def section(arrays: xr.Dataset, config: Config) -> str:
     """One table per sweep."""
     tables = []
     for name, sweep in SWEEPS.items():
-        header = ("problem", sweep.symbol, *TITLES)
+        header = ("problem", sweep.symbol, *TITLES.values())
         rows = [
             (where, f"{value:g}", *_cells(arrays, where, name, value))
             for where in config.swept
