@@ -242,17 +242,18 @@ class Stepper:
         A rejected step is charged for what rejecting it takes: the loss at its end or nothing. The
         gradient was made there too, since not to make it were a branch on data.
         """
-        gradients, rejected, losses = carry.gradients, carry.rejected, carry.losses
-        taken = running
+        rejected, losses, always = carry.rejected, carry.losses, made.within
+        if verdict.accept is None:
+            always += made.end
+        # What does not change costs nothing.
+        gradients = carry.gradients + running * always if always else carry.gradients
         if verdict.accept is not None:
             taken, failed = running & verdict.accept, running & ~verdict.accept
             rejected = rejected + failed
+            gradients = gradients + taken * made.end if made.end else gradients
             if made.end and self.control.weighs_loss:
                 losses = losses + failed
         losses = losses + running * made.losses if made.losses else losses
-        gradients = gradients + running * made.within
-        # What does not change costs a kernel nothing.
-        gradients = gradients + taken * made.end if made.end else gradients
         products = carry.products + running * made.products if made.products else carry.products
         return gradients, rejected, products, losses
 
