@@ -76,3 +76,22 @@ def test_lists_are_stepped_where_they_lie():
 def test_autograd_does_not_follow_lists():
     with pytest.raises(fo.CompatibilityError, match="leave out foreach=True"):
         fo.optim.SGD([torch.ones(2)], foreach=True, differentiable=True)
+
+
+@pytest.mark.parametrize("options", [{"foreach": True}, {"compile": True}], ids=str)
+def test_start_values_that_are_the_gradient_leave_it_as_it_is(options):
+    flow = fo.Flow.from_text(
+        """
+        M: dm/dt = g - m
+        N: dn/dt = g**2 - n
+        A: dtheta/dt = -m*n
+        start m = g
+        start n = g
+        """
+    )
+
+    def build(parameters, chosen):
+        return FlowOptimizer(parameters, flow, fo.Splitting("MNA"), lr=0.1, **chosen)
+
+    expected = stepped(build, {"foreach": False})
+    torch.testing.assert_close(stepped(build, options), expected, rtol=1e-12, atol=1e-12)
