@@ -33,7 +33,7 @@ class Langevin(FlowOptimizer):
         friction: γ, 1/time.
         maximize: Whether to climb.
         seed: Of the noise; None takes `torch.initial_seed()`.
-        foreach: Only None and False.
+        foreach: As for `FlowOptimizer`.
         compile: Whether to step all tensors of a group by one native kernel.
 
     Raises:
@@ -85,7 +85,7 @@ class AdaptiveLangevin(FlowOptimizer):
         initial_friction: ξ at the start.
         maximize: Whether to climb.
         seed: Of the noise; None takes `torch.initial_seed()`.
-        foreach: Only None and False.
+        foreach: As for `FlowOptimizer`.
         compile: Only False: the thermostat sums over all elements.
 
     Raises:
@@ -156,7 +156,7 @@ class AdLaLa(FlowOptimizer):
         initial_friction: ξ at the start.
         maximize: Whether to climb.
         seed: Of the noise; None takes `torch.initial_seed()`.
-        foreach: Only None and False.
+        foreach: As for `FlowOptimizer`.
         compile: Only False: the thermostat sums over all elements.
 
     Raises:
@@ -220,7 +220,7 @@ class LOL(FlowOptimizer):
         friction: γ of the first group, 1/time.
         maximize: Whether to climb.
         seed: Of the noise; None takes `torch.initial_seed()`.
-        foreach: Only None and False.
+        foreach: As for `FlowOptimizer`.
         compile: Whether to step all tensors of a group by one native kernel.
 
     Raises:
