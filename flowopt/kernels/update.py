@@ -18,6 +18,7 @@ from flowopt.kernels.native.build import Code, load
 from flowopt.kernels.native.inner.columns import BF16, F16, STORED
 from flowopt.kernels.native.launch import chunk_edges, chunk_threads
 from flowopt.kernels.native.machine import Machine, this_machine
+from flowopt.kernels.native.spans import lay
 from flowopt.kernels.native.team import run_pieces
 from flowopt.kernels.native.updates import Elementwise, print_update
 from flowopt.kernels.program import BOOL, F32, F64, I64, UnfitError
@@ -103,6 +104,16 @@ class Update:
         return results
 
     @cached_property
+    def writes(self) -> tuple[int, ...]:
+        """Columns that it writes."""
+        return tuple(i for i, written in enumerate(self.written) if written)
+
+    @cached_property
+    def reads(self) -> tuple[int, ...]:
+        """Columns that it only reads."""
+        return tuple(i for i, written in enumerate(self.written) if not written)
+
+    @cached_property
     def _formats(self) -> tuple[Struct, Struct]:
         """How numbers lie in memory: those that are given, those that are changed."""
         letters = ["q" if kind == I64 else "d" for kind in self.types]
@@ -143,9 +154,8 @@ class Table:
         return self._edges[threads]
 
     def move(self, addresses: np.ndarray) -> None:
-        """The tensors lie at addresses, (column, tensor)."""
-        columns = len(addresses)
-        self.rows[:, :columns] = addresses.T[self.owner] + self.shift[:, None]
+        """The tensors lie at addresses, (column, tensor), int64 and contiguous."""
+        lay(addresses, self.owner, self.shift, self.rows)
 
 
 def chunks(counts: np.ndarray, offsets: np.ndarray, columns: int, update: Update) -> Table:

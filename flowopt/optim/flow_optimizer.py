@@ -17,15 +17,9 @@ from flowopt.errors import CompatibilityError
 from flowopt.flows import EquationFlow
 from flowopt.optim.blocks.equation import Equation, taken_equation, together
 from flowopt.optim.blocks.joint import JointSteps, Member
-from flowopt.optim.checks import (
-    check_equations,
-    check_loss,
-    check_names,
-    check_one_number,
-    remedy,
-)
+from flowopt.optim.checks import check_equations, check_loss, check_names, check_one_number, remedy
 from flowopt.optim.controlled import trials
-from flowopt.optim.gradients import GradientOracle, check_dense, real_view
+from flowopt.optim.gradients import GradientOracle, check_dense, gradient_of, real_view
 from flowopt.optim.native import Moving, step_native
 from flowopt.optim.storage import END_LOSS, carried_gradient, store, stored_state
 from flowopt.optim.tensors import Elements, offsets_of
@@ -290,7 +284,7 @@ class FlowOptimizer(torch.optim.Optimizer):
     ) -> None:
         """Steps the parameters that have a gradient; the first of all elements has a number."""
         parameters, offsets = group["params"], None
-        gradients = [parameter.grad for parameter in parameters]
+        gradients = list(map(gradient_of, parameters))
         moving = [gradient for gradient in gradients if gradient is not None]
         if not moving:
             return
@@ -365,13 +359,14 @@ class FlowOptimizer(torch.optim.Optimizer):
     ) -> None:
         """The same step by a kernel, in place."""
         group = self.param_groups[place]
-        places, later = self._places(parameters), self.scheme.regular_start
+        later = self.scheme.regular_start
         if self.control is not None:
-            flow, _, _ = self._plan(place)
+            (flow, _, _), places = self._plan(place), self._places(parameters)
             end = trials.begun(group, places, parameters, flow, loss, later)
             trials.choose_step_size(self.control, group, places, parameters, end, flow)
         prepared = self._prepared(place)
         check_loss(prepared.plan.flow, loss is None and prepared.uses_loss)
+        places = self._places(parameters) if prepared.names else ()
         moving = Moving(group, places, parameters, gradients, elements)
         step_native(native, place, prepared, moving, loss, later, self._real)
 

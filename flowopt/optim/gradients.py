@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterable, Sequence
 from functools import partial
+from operator import attrgetter
 
 import torch
 from torch import Tensor
@@ -10,6 +11,9 @@ from flowopt.core.evaluation import Evaluation
 from flowopt.core.interfaces import Sample
 from flowopt.core.state import Leaves
 from flowopt.errors import CompatibilityError
+
+# Thousands of tensors are asked at every step.
+gradient_of = attrgetter("grad")
 
 
 def check_dense(gradients: Iterable[Tensor | None]) -> None:

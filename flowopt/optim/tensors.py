@@ -8,12 +8,11 @@ import torch
 from torch import Tensor
 
 from flowopt.errors import CompatibilityError
+from flowopt.kernels.native.spans import Spans
 from flowopt.kernels.native.tensors import Places, look
 from flowopt.kernels.update import Table, Update, chunks
 from flowopt.optim.gradients import check_dense
 
-# Other classes of tensors may keep their numbers elsewhere.
-PLAIN = {Tensor, torch.nn.Parameter, torch.nn.Buffer}
 NOT_ALIKE = (
     "compile=True: a parameter, its gradient and its state are plain tensors of one shape and one "
     "dtype on the CPU: use compile=False, or make the optimizer after parameters have changed"
@@ -50,8 +49,9 @@ class Tensors:
         """See the class."""
         self._laid: tuple | None = None
         self._key: tuple | None = None
-        self._written = b""
-        self._starts = self._ends = np.empty(0, dtype=np.int64)
+        self._written: bytes | None = None
+        self._spans = Spans(np.empty(0, dtype=np.int64), np.empty(0, dtype=np.int64))
+        self._sizes = np.empty(0, dtype=np.int64)
         self._table: Table | None = None
         self._copies: list[tuple[Tensor, Tensor]] = []
         self._moved: Sequence[Tensor] = ()
@@ -84,22 +84,26 @@ class Tensors:
 
     def _lay(self, places: Places, elements: Elements, update: Update) -> None:
         """Brings the table up to date."""
-        sizes, offsets = places.counts * update.dtype.itemsize, elements.offsets
-        if offsets is None:
-            offsets = elements.first + np.cumsum(places.counts) - places.counts
-        key = places.counts.tobytes(), offsets.tobytes(), update.written, update.block
+        addresses, counts, offsets = places.addresses, places.counts, elements.offsets
+        known = elements.first if offsets is None else offsets.tobytes()
+        key = counts.tobytes(), known, update.written, update.block
         if self._table is None or key != self._key:
-            columns = len(places.addresses)
-            self._table = chunks(places.counts, offsets, columns, update)
-            self._key, self._written = key, b""
-        written = np.array(update.written)
+            if offsets is None:
+                offsets = elements.first + np.cumsum(counts) - counts
+            self._table = chunks(counts, offsets, len(addresses), update)
+            self._sizes = counts * update.dtype.itemsize
+            self._key, self._written = key, None
         # Gradients are new at every step, what else there is seldom is.
-        if (found := places.addresses[written].tobytes()) != self._written:
-            self._starts, self._ends = _spans(places.addresses[written], sizes)
+        written = [addresses[i] for i in update.writes]
+        if (found := b"".join(written)) != self._written:
+            self._spans = Spans(addresses[list(update.writes)], self._sizes)
             self._written = found
-        for read in places.addresses[~written]:
-            _check_apart(self._starts, self._ends, read, sizes)
-        self._table.move(places.addresses)
+        spans = self._spans
+        if not (
+            spans.apart and all(spans.free_of(addresses[i], self._sizes) for i in update.reads)
+        ):
+            raise CompatibilityError(SHARED)
+        self._table.move(addresses)
 
     def run(self, update: Update, numbers: Sequence[float | int]) -> list[float | int]:
         """One step of all tensors; returns the numbers after it."""
@@ -119,8 +123,7 @@ def _places(columns: Sequence[list[Tensor]], dtype: torch.dtype) -> Places:
     Raises:
         UnlikeError: Tensors are not alike.
     """
-    plain = all(PLAIN.issuperset(map(type, column)) for column in columns)
-    places = look(columns, dtype) if plain else None
+    places = look(columns, dtype)
     if places is None:
         check_dense(columns[-1])
         raise UnlikeError(NOT_ALIKE)
@@ -129,12 +132,12 @@ def _places(columns: Sequence[list[Tensor]], dtype: torch.dtype) -> Places:
 
 def _strided(columns: Sequence[list[Tensor]], places: Places) -> bool:
     """Whether tensors have to be copied, as their memory does not hold their numbers in order."""
+    if places.strided or any(map(Tensor.is_neg, columns[-1])):
+        return True
     # Negative views that autograd makes step over the real parts of complex numbers, so those that
     # are contiguous have one number; gradients may come from elsewhere.
-    single = np.flatnonzero(places.counts == 1).tolist()
-    negative = any(map(Tensor.is_neg, columns[-1]))
-    negative = negative or any(column[i].is_neg() for i in single for column in columns)
-    return places.strided or negative
+    single = np.flatnonzero(places.counts == 1).tolist() if places.single else []
+    return any(column[i].is_neg() for i in single for column in columns)
 
 
 def _contiguous(
@@ -148,26 +151,3 @@ def _contiguous(
             copies += [(t, c) for t, c in zip(column, own, strict=True) if c is not t]
         found.append(own)
     return found, copies
-
-
-def _spans(addresses: np.ndarray, sizes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Where memory that is written begins and ends, in order.
-
-    Raises:
-        CompatibilityError: Two tensors share memory.
-    """
-    starts = addresses.ravel()
-    ends = (addresses + sizes).ravel()
-    order = np.argsort(starts, kind="stable")
-    order = order[ends[order] > starts[order]]
-    if (starts[order][1:] < ends[order][:-1]).any():
-        raise CompatibilityError(SHARED)
-    return starts[order], ends[order]
-
-
-def _check_apart(starts: np.ndarray, ends: np.ndarray, read: np.ndarray, sizes: np.ndarray) -> None:
-    """Raises `CompatibilityError` where a tensor lies in memory that is written."""
-    if len(starts):
-        before = np.searchsorted(starts, read + sizes, side="left") - 1
-        if ((before >= 0) & (ends[before] > read) & (sizes > 0)).any():
-            raise CompatibilityError(SHARED)

@@ -106,7 +106,10 @@ class NativeSteps:
     ) -> tuple[Tensors, Update]:
         """Tensors of one type, ready to be stepped, and what steps them."""
         update = self._update(plan, dtype)
-        tensors = self._tensors.setdefault((place, dtype, len(columns)), Tensors())
+        key = place, dtype, len(columns)
+        if key not in self._tensors:
+            self._tensors[key] = Tensors()
+        tensors = self._tensors[key]
         tensors.take(columns, elements, update)
         return tensors, update
 

@@ -1,12 +1,12 @@
 """Where tensors lie and whether they are alike, for many tensors in one call.
 
-    i64 look(ptr item, ptr export, ptr lists, i64 columns, i64 count, i64 dtype,
+    i64 look(ptr item, ptr export, ptr classes, ptr lists, i64 columns, i64 count, i64 dtype,
              ptr content)
 
 asks torch for tensor i of each list, by the C interface of the DLPack standard that `torch.Tensor`
-offers, and writes its address, and
-behind all addresses how many elements it has. In Python every single question to a
-tensor costs 40 to 60 ns, and each of thousands has to be asked again at every step.
+offers, and writes its address, and behind all addresses how many elements it has. Objects of other
+classes than torch's own may keep their numbers elsewhere, and are not asked. In Python every single
+question to a tensor costs 40 to 60 ns, and each of thousands has to be asked again at every step.
 """
 
 import ctypes
@@ -30,29 +30,47 @@ CPU = 1
 MAJOR_VERSION = 1
 CAPSULE = b"dlpack_exchange_api"
 EXPORT = 5
+# Their objects are asked; others may keep their numbers elsewhere.
+PLAIN = (torch.nn.Parameter, Tensor, torch.nn.Buffer)
+# An object's class is the last that all objects have in common.
+CLASS = object.__basicsize__ - ctypes.sizeof(ctypes.c_void_p)
 
 TEXT = """
 %dltensor = type { ptr, i32, i32, i32, i32, ptr, ptr, i64 }
-define i64 @look(ptr %item, ptr %export, ptr %lists, i64 %columns, i64 %count, i64 %dtype,
-                 ptr %content) {
+define i64 @look(ptr %item, ptr %export, ptr %classes, ptr %lists, i64 %columns, i64 %count,
+                 i64 %dtype, ptr %content) {
 entry:
   %own = alloca %dltensor
   %model = alloca %dltensor
+  %flags = alloca i64
+  store i64 0, ptr %flags
   %type = trunc i64 %dtype to i32
   %empty = icmp eq i64 %count, 0
   br i1 %empty, label %finish, label %tensor
 tensor:
   %i = phi i64 [ 0, %entry ], [ %i.next, %row ]
-  %strided.0 = phi i1 [ false, %entry ], [ %strided, %row ]
   br label %column
 column:
   %c = phi i64 [ 0, %tensor ], [ %c.next, %store ]
-  %strided.c = phi i1 [ %strided.0, %tensor ], [ %strided, %store ]
   %at.list = getelementptr ptr, ptr %lists, i64 %c
   %list = load ptr, ptr %at.list
   %object = call ptr %item(ptr %list, i64 %i)
   %none = icmp eq ptr %object, null
-  br i1 %none, label %failed, label %ask
+  br i1 %none, label %failed, label %known
+known:
+  %at.class = getelementptr i8, ptr %object, i64 {CLASS}
+  %class = load ptr, ptr %at.class
+  br label %class.one
+class.one:
+  %k = phi i64 [ 0, %known ], [ %k.next, %class.next ]
+  %at.known = getelementptr ptr, ptr %classes, i64 %k
+  %one = load ptr, ptr %at.known
+  %found.class = icmp eq ptr %class, %one
+  br i1 %found.class, label %ask, label %class.next
+class.next:
+  %k.next = add i64 %k, 1
+  %others = icmp slt i64 %k.next, {CLASSES}
+  br i1 %others, label %class.one, label %unlike
 ask:
   %first = icmp eq i64 %c, 0
   %into = select i1 %first, ptr %model, ptr %own
@@ -116,7 +134,13 @@ measured:
   br i1 %missing, label %unlike, label %store
 store:
   %apart = and i1 %gaps, %some
-  %strided = or i1 %strided.c, %apart
+  %number.one = icmp eq i64 %product, 1
+  %flag.strided = select i1 %apart, i64 {STRIDED}, i64 0
+  %flag.single = select i1 %number.one, i64 {SINGLE}, i64 0
+  %flags.own = or i64 %flag.strided, %flag.single
+  %flags.before = load i64, ptr %flags
+  %flags.now = or i64 %flags.before, %flags.own
+  store i64 %flags.now, ptr %flags
   %column.start = mul i64 %c, %count
   %place = add i64 %column.start, %i
   %at.address = getelementptr i64, ptr %content, i64 %place
@@ -133,8 +157,7 @@ row:
   %further = icmp slt i64 %i.next, %count
   br i1 %further, label %tensor, label %finish
 finish:
-  %some.strided = phi i1 [ false, %entry ], [ %strided, %row ]
-  %found = zext i1 %some.strided to i64
+  %found = load i64, ptr %flags
   ret i64 %found
 unlike:
   ret i64 {UNLIKE}
@@ -142,7 +165,7 @@ failed:
   ret i64 {UNLIKE}
 }
 """
-UNLIKE = -1
+UNLIKE, STRIDED, SINGLE = -1, 1, 2
 
 
 class Places(NamedTuple):
@@ -151,10 +174,12 @@ class Places(NamedTuple):
     Attributes:
         content: Addresses, then elements of each tensor; (column + 1, tensor), int64.
         strided: Whether a tensor is not contiguous.
+        single: Whether a tensor has one element.
     """
 
     content: np.ndarray
     strided: bool
+    single: bool
 
     @property
     def addresses(self) -> np.ndarray:
@@ -173,16 +198,21 @@ class _Look(NamedTuple):
     call: CFuncPtr
     item: int
     export: int
+    classes: ctypes.Array
     owner: object
 
 
 @lru_cache(maxsize=1)
 def _look() -> _Look:
-    text = TEXT.replace("{CPU}", str(CPU)).replace("{UNLIKE}", str(UNLIKE))
+    text = TEXT
+    numbers = {"CPU": CPU, "CLASS": CLASS, "CLASSES": len(PLAIN)}
+    numbers |= {"UNLIKE": UNLIKE, "STRIDED": STRIDED, "SINGLE": SINGLE}
+    for name, number in numbers.items():
+        text = text.replace(f"{{{name}}}", str(number))
     engine, _ = link(text, (), this_machine())
     whole, pointer = ctypes.c_int64, ctypes.c_void_p
     # PYFUNCTYPE keeps Python's lock, without which lists could change meanwhile.
-    prototype = ctypes.PYFUNCTYPE(whole, pointer, pointer, pointer, whole, whole, whole, pointer)
+    prototype = ctypes.PYFUNCTYPE(whole, *[pointer] * 4, *[whole] * 3, pointer)
     get = ctypes.pythonapi.PyCapsule_GetPointer
     get.argtypes, get.restype = [ctypes.py_object, ctypes.c_char_p], pointer
     table = get(Tensor.__dlpack_c_exchange_api__, CAPSULE)
@@ -192,14 +222,15 @@ def _look() -> _Look:
     item = ctypes.cast(ctypes.pythonapi.PyList_GetItem, pointer).value
     assert item is not None
     export = (pointer * (EXPORT + 1)).from_address(table)[EXPORT]
-    return _Look(prototype(engine.get_function_address("look")), item, export, engine)
+    classes = (pointer * len(PLAIN))(*map(id, PLAIN))
+    return _Look(prototype(engine.get_function_address("look")), item, export, classes, engine)
 
 
 def look(columns: Sequence[list[Tensor]], dtype: torch.dtype) -> Places | None:
     """Where tensors lie; None unless the tensors of each row have one shape and are of one type.
 
     Args:
-        columns: Lists of equal length; objects of class `Tensor` or a class without an own export.
+        columns: Lists of equal length; objects of other classes than `PLAIN` are like no other.
         dtype: Of all of them.
     """
     code, bits = CODES[dtype]
@@ -211,6 +242,7 @@ def look(columns: Sequence[list[Tensor]], dtype: torch.dtype) -> Places | None:
         found = function.call(
             function.item,
             function.export,
+            function.classes,
             ctypes.addressof(lists),
             len(columns),
             count,
@@ -220,4 +252,6 @@ def look(columns: Sequence[list[Tensor]], dtype: torch.dtype) -> Places | None:
     except (BufferError, RuntimeError, NotImplementedError):
         # Tensors without memory of their own, as sparse ones.
         return None
-    return None if found == UNLIKE else Places(content, bool(found))
+    if found == UNLIKE:
+        return None
+    return Places(content, bool(found & STRIDED), bool(found & SINGLE))

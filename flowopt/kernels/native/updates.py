@@ -21,9 +21,6 @@ from flowopt.kernels.program import FUNCTIONS, I64, Node, Program
 # Vectors per turn of the inner loop, where there is no function that needs the registers.
 COPIES = 4
 WIDEST = 512
-# Bytes from what is read to what is asked for ahead; processors foresee little across pages and
-# nothing across tensors, and steps of large tensors wait for memory.
-AHEAD = 2048
 
 
 @dataclass(frozen=True)
@@ -217,7 +214,8 @@ class _Template:
         for place, name in enumerate(("length", "offset"), columns):
             address = let(f"getelementptr i64, ptr %table, i64 {let(f'add i64 %row, {place}')}")
             put(f"%{name} = load i64, ptr {address}")
-        self._next_chunk()
+        put("%c.next = add i64 %c, 1")
+        put("%further = icmp slt i64 %c.next, %last")
         whole = "%length"
         if self.work.blocked:
             put(f"%within = and i64 %offset, {WORDS - 1}")
@@ -228,34 +226,11 @@ class _Template:
         put("%whole = icmp sgt i64 %full, 0")
         put("br i1 %whole, label %body, label %check")
 
-    def _next_chunk(self) -> None:
-        """Addresses of the chunk after this one; of this one again, where it is the last."""
-        put, let = self.module.put, self.module.let
-        put("%c.next = add i64 %c, 1")
-        put("%further = icmp slt i64 %c.next, %last")
-        columns = len(self.work.columns)
-        row = let(f"mul i64 {let('select i1 %further, i64 %c.next, i64 %c')}, {columns + 2}")
-        for place in range(columns):
-            address = let(f"getelementptr i64, ptr %table, i64 {let(f'add i64 {row}, {place}')}")
-            put(f"%next{place} = load ptr, ptr {address}")
-
-    def _ask_ahead(self) -> None:
-        """Asks memory for what a later turn reads, of this chunk or the next."""
-        let = self.module.let
-        ahead = let(f"add i64 %i, {AHEAD // self.memory.size}")
-        inside = let(f"icmp slt i64 {ahead}, %length")
-        place = let(f"select i1 {inside}, i64 {ahead}, i64 {let(f'sub i64 {ahead}, %length')}")
-        for column in range(len(self.work.columns)):
-            start = let(f"select i1 {inside}, ptr %column{column}, ptr %next{column}")
-            first = let(f"getelementptr {self.memory.kind}, ptr {start}, i64 {place}")
-            self.memory.ask(first, self.copies)
-
     def _body(self) -> None:
         """Whole vectors."""
         put, let = self.module.put, self.module.let
         self.module.label("body")
         put("%i = phi i64 [ 0, %chunk ], [ %i.next, %body ]")
-        self._ask_ahead()
         places = [let(f"add i64 %i, {self.width * j}") for j in range(self.copies)]
         blocks = self._blocks()
         values = [

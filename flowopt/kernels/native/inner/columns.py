@@ -10,7 +10,6 @@ from flowopt.kernels.native.printer import TYPES, Module
 from flowopt.kernels.program import BOOL, F32, F64
 
 F16, BF16 = "f16", "bf16"
-LINE = 64
 # Half of what is cut off, less one: ties are decided by the last bit that stays.
 HALF = 0x7FFF
 BFLOAT_NAN = 0x7FC0
@@ -87,13 +86,6 @@ class Columns:
             f"call void @{function}({self.vector} {narrow}, ptr {address}, i32 {self.size}, "
             f"{self.mask} {mask})"
         )
-
-    def ask(self, address: str, vectors: int) -> None:
-        """Asks memory for vectors that are read later."""
-        self.module.declare("void @llvm.prefetch.p0(ptr, i32, i32, i32)")
-        for shift in range(0, vectors * self.module.width * self.size, LINE):
-            line = self.module.let(f"getelementptr i8, ptr {address}, i64 {shift}")
-            self.module.put(f"call void @llvm.prefetch.p0(ptr {line}, i32 0, i32 3, i32 1)")
 
     def _intrinsic(self, what: str) -> str:
         return f"llvm.masked.{what}.v{self.module.width}{self.stored.suffix}.p0"
