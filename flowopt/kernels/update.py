@@ -18,7 +18,7 @@ from flowopt.kernels.native.build import Code, load
 from flowopt.kernels.native.inner.columns import BF16, F16, STORED
 from flowopt.kernels.native.launch import chunk_edges, chunk_threads
 from flowopt.kernels.native.machine import Machine, this_machine
-from flowopt.kernels.native.spans import lay
+from flowopt.kernels.native.memory.spans import lay
 from flowopt.kernels.native.team import run_pieces
 from flowopt.kernels.native.updates import Elementwise, print_update
 from flowopt.kernels.program import BOOL, F32, F64, I64, UnfitError

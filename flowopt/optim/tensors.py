@@ -8,8 +8,8 @@ import torch
 from torch import Tensor
 
 from flowopt.errors import CompatibilityError
-from flowopt.kernels.native.spans import Spans
-from flowopt.kernels.native.tensors import Places, look
+from flowopt.kernels.native.memory.spans import Spans
+from flowopt.kernels.native.memory.tensors import Places, look
 from flowopt.kernels.update import Table, Update, chunks
 from flowopt.optim.gradients import check_dense
 

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from flowopt.kernels.native.spans import Spans, lay
+from flowopt.kernels.native.memory.spans import Spans, lay
 
 
 def drawn(generator, count, sparse):

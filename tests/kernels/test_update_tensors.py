@@ -6,7 +6,7 @@ from torch import nn
 
 import flowopt as fo
 from flowopt.kernels.native import team
-from flowopt.kernels.native.tensors import look
+from flowopt.kernels.native.memory.tensors import look
 from tests.kernels.optimizers import (
     STEPS,
     assert_close,

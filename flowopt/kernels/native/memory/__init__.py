@@ -1,0 +1,1 @@
+"""Where the tensors of optimizer steps lie, found in one native call each."""
