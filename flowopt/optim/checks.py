@@ -1,5 +1,7 @@
 """What an optimizer refuses, and with which remedy."""
 
+from collections.abc import Mapping
+
 from torch import Tensor
 
 from flowopt.core.interfaces import Scheme
@@ -76,6 +78,13 @@ def check_one_number(name: str, value: Tensor) -> None:
             f"Tensor {name} must be 1-element, since an optimizer steps one network: got a tensor "
             f"of shape {tuple(value.shape)}"
         )
+
+
+def check_numbers(values: Mapping[str, object]) -> None:
+    """Raises `ConfigurationError` where a value is a tensor of several numbers."""
+    for name, value in values.items():
+        if isinstance(value, Tensor):
+            check_one_number(name, value)
 
 
 def remedy(flow: EquationFlow, scheme: Scheme) -> str:

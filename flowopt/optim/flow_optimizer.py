@@ -17,7 +17,7 @@ from flowopt.errors import CompatibilityError
 from flowopt.flows import EquationFlow
 from flowopt.optim.blocks.equation import Equation, taken_equation, together
 from flowopt.optim.blocks.joint import JointSteps, Member
-from flowopt.optim.checks import check_equations, check_loss, check_names, check_one_number, remedy
+from flowopt.optim.checks import check_equations, check_loss, check_names, check_numbers, remedy
 from flowopt.optim.controlled import trials
 from flowopt.optim.gradients import GradientOracle, check_dense, gradient_of, real_view
 from flowopt.optim.native import Moving, step_native
@@ -95,8 +95,7 @@ class FlowOptimizer(torch.optim.Optimizer):
         scheme.check(flow)
         check_names(flow)
         self.flow, self.scheme = flow, scheme
-        for name, value in flow.hyperparameters.items():
-            check_one_number(name, value)
+        check_numbers(flow.hyperparameters)
         values = {name: value.item() for name, value in flow.hyperparameters.items()}
         if control is not None:
             trials.check_control(
@@ -113,6 +112,7 @@ class FlowOptimizer(torch.optim.Optimizer):
             raise CompatibilityError("autograd does not follow a kernel: leave out compile=True")
         if foreach and defaults["differentiable"]:
             raise CompatibilityError("autograd does not follow foreach: leave out foreach=True")
+        check_numbers(defaults)
         self._foreach = foreach is not False and not defaults["differentiable"]
         self._native = NativeSteps() if compile else None
         self._complex, self._plans = False, Plans()
@@ -145,7 +145,7 @@ class FlowOptimizer(torch.optim.Optimizer):
             group.update({n: v for n, v in self.defaults.items() if n not in group})
             equation.strip(group, self.flow)
         # torch takes over tensors that need no cast, and kernels step them in place.
-        for kept in self.state.values():
+        for kept in filter(lambda own: isinstance(own, dict), self.state.values()):
             kept.update({n: v.clone() for n, v in kept.items() if isinstance(v, Tensor)})
 
     def _translated(self, state_dict: dict[str, Any]) -> dict[str, Any]:
@@ -171,9 +171,7 @@ class FlowOptimizer(torch.optim.Optimizer):
                 )
         self._complex = self._complex or any(map(torch.is_complex, group["params"]))
         check_seed(group["seed"])
-        for name, value in group.items():
-            if isinstance(value, Tensor):
-                check_one_number(name, value)
+        check_numbers(group)
         flow, scheme, _ = self._plan(place)
         if any(known.own for known in self._equations):
             flow, scheme = together(self._equations), self.scheme
@@ -321,12 +319,12 @@ class FlowOptimizer(torch.optim.Optimizer):
         seed = torch.tensor(group["seed"] % 2**63)
         noise = PhiloxNoise(seed, torch.tensor(0), tuple(offsets.tolist()))
         evaluation = oracle.read(loss)
-        places = self._places(parameters)
+        control, later = self.control, self.scheme.regular_start
+        rejecting = control is not None and control.rejects
+        between = not rejecting and (control is not None or not closure_free)
+        places = self._places(parameters, keeps=bool(prepared.names) or between)
         if (gradient := carried_gradient(places)) is not None:
             evaluation = Evaluation(evaluation.loss, gradient)
-        later = self.scheme.regular_start
-        control = self.control
-        rejecting = control is not None and control.rejects
         in_place = self._foreach and closure_free and not rejecting
         state = stored_state(
             group, places, parameters, flow, evaluation, later, plan.step_size, in_place
@@ -385,9 +383,9 @@ class FlowOptimizer(torch.optim.Optimizer):
 
         return self._plans.prepared(place, (*values, group["maximize"]), plan)
 
-    def _places(self, parameters: Sequence[Tensor]) -> list[dict[str, Any]]:
-        """Where torch keeps what belongs to parameters."""
-        return [self.state[parameter] for parameter in parameters]
+    def _places(self, parameters: Sequence[Tensor], keeps: bool = True) -> list[dict[str, Any]]:
+        """Where torch keeps what belongs to parameters, if anything does."""
+        return [self.state[p] for p in parameters] if keeps else [{}] * len(parameters)
 
     def _real(self, tensors: list[Tensor]) -> list[Tensor]:
         """Complex tensors as real ones."""

@@ -149,4 +149,4 @@ class GradientOracle:
                 parameter.copy_(complex_view(leaf, parameter))
 
     def _signed(self, loss: Tensor) -> Tensor:
-        return self._sign * loss.detach().to(torch.float64)
+        return self._sign * loss.detach().to(torch.float64).reshape(())

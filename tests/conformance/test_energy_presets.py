@@ -92,12 +92,33 @@ def test_expected_slopes_steer_torchs_own_adam_with_betas_that_stay():
     torch.testing.assert_close(flat_parameters(module), flat_parameters(twin), rtol=0, atol=1e-12)
 
 
+@pytest.mark.parametrize("build", [fo.optim.EnergyGD, fo.optim.EnergyMomentum, fo.optim.EnergyAdam])
+def test_a_closure_may_return_a_loss_of_one_element(build):
+    ends = []
+    for shape in ((), (1,)):
+        module = small_network()
+        optimizer = build(module.parameters())
+
+        def closure(module=module, optimizer=optimizer, shape=shape):
+            optimizer.zero_grad()
+            loss = cross_entropy(module(INPUTS), TARGETS).reshape(shape)
+            loss.backward()
+            return loss
+
+        for _ in range(5):
+            optimizer.step(closure)
+        ends.append(flat_parameters(module))
+    assert torch.equal(*ends)
+
+
 @pytest.mark.parametrize(
     ("build", "error", "message"),
     [
         (lambda p: fo.optim.EnergyMomentum(p, momentum=1.0), fo.ConfigurationError, "between 0"),
         (lambda p: fo.optim.EnergyAdam(p, lr=0.0), fo.ConfigurationError, "Invalid learning rate"),
         (lambda p: fo.optim.EnergyAdam(p, betas=(0.9, 2)), fo.ConfigurationError, "index 1"),
+        (lambda p: fo.optim.EnergyGD(p, lr=torch.ones(2)), fo.ConfigurationError, "1-element"),
+        (lambda p: fo.optim.EnergyAdam(p, lr=torch.ones(2)), fo.ConfigurationError, "1-element"),
         (
             lambda p: fo.optim.Adam(p, control=fo.LyapunovControl()),
             fo.CompatibilityError,

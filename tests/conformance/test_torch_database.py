@@ -77,8 +77,7 @@ def test_what_torch_refuses_is_refused_in_its_words(name):
         warns = issubclass(error.error_type, Warning)
         expectation = pytest.warns if warns else pytest.raises
         with expectation(error.error_type, match=error.error_regex):
-            given = weight_and_bias() if item.params is None else item.params
-            getattr(fo.optim, name)(given, **item.kwargs)
+            getattr(fo.optim, name)(item.params, **item.kwargs)
         refused += 1
     assert refused >= 7
 
@@ -274,6 +273,30 @@ def test_hooks_may_change_what_is_saved_and_loaded(name, number, way):
     assert optimizer.param_groups[0]["lr"] == 0.003
     optimizer.register_state_dict_post_hook(lambda _, s: {**s, "note": 1})
     assert optimizer.state_dict()["note"] == 1
+
+
+@EACH
+def test_a_hook_may_put_into_the_state_what_it_likes(name, number, way):
+    optimizer = built(weight_and_bias(), name, number, way)
+
+    def note(loaded):
+        loaded.state["note"] = loaded.param_groups[0]["maximize"]
+
+    optimizer.register_load_state_dict_post_hook(note)
+    optimizer.load_state_dict(optimizer.state_dict())
+    assert optimizer.state["note"] is optimizer.param_groups[0]["maximize"]
+
+
+@EACH
+def test_what_carries_nothing_keeps_nothing_as_with_torch(name, number, way):
+    kept = []
+    for build in (built, lambda p, *a: getattr(torch.optim, name)(p, **settings_of(name, number))):
+        parameters = weight_and_bias()
+        optimizer = build(parameters, name, number, way)
+        optimizer.step(closure_of(optimizer, *parameters))
+        kept.append([parameter in optimizer.state for parameter in parameters])
+        assert all(optimizer.state.values())
+    assert kept[0] == kept[1]
 
 
 @EACH

@@ -7,6 +7,7 @@ from flowopt import flows
 from flowopt.classic.checks import check_betas
 from flowopt.controls import LyapunovControl
 from flowopt.errors import ConfigurationError
+from flowopt.optim.checks import check_numbers
 from flowopt.optim.flow_optimizer import FlowOptimizer
 from flowopt.schemes import Splitting
 
@@ -42,7 +43,7 @@ class EnergyGD(FlowOptimizer):
             params,
             flows.gradient_flow(),
             Splitting("A"),
-            control=LyapunovControl(dissipation=dissipation, growth=growth, first_step=lr),
+            control=_control(dissipation, growth, lr),
             maximize=maximize,
         )
 
@@ -80,7 +81,7 @@ class EnergyMomentum(FlowOptimizer):
             params,
             flows.momentum_ema(rate=_rate("momentum", momentum, lr)),
             Splitting("MA"),
-            control=LyapunovControl(dissipation=dissipation, growth=growth, first_step=lr),
+            control=_control(dissipation, growth, lr),
             maximize=maximize,
         )
 
@@ -127,13 +128,20 @@ class EnergyAdam(FlowOptimizer):
             params,
             flow,
             Splitting("TMVA"),
-            control=LyapunovControl(dissipation=dissipation, growth=growth, first_step=lr),
+            control=_control(dissipation, growth, lr),
             maximize=maximize,
         )
 
 
+def _control(dissipation: float, growth: float, lr: float) -> LyapunovControl:
+    """The control of a preset, whose first trial is lr long."""
+    check_numbers({"lr": lr})
+    return LyapunovControl(dissipation=dissipation, growth=growth, first_step=lr)
+
+
 def _rate(name: str, share: float, lr: float) -> float:
     """Rate at which a share is left after a step."""
+    check_numbers({"lr": lr})
     if not 0 < share < 1:
         raise ConfigurationError(f"{name} lies between 0 and 1, got {share!r}")
     if not 0 < lr < math.inf:
