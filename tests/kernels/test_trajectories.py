@@ -5,7 +5,13 @@ import torch
 
 import flowopt as fo
 from flowopt.registry import CONTROLS, PROBLEMS
-from tests.reference.pairs import PAIRS, SMALL_PROBLEMS, controlled_pairs, small_problems
+from tests.reference.pairs import (
+    PAIRS,
+    SMALL_PROBLEMS,
+    controlled_pairs,
+    small_problems,
+    spared_combinations,
+)
 
 STEPS = 50
 # Powers up to three, sums of two terms, no functions: every bit agrees.
@@ -54,6 +60,10 @@ def _cases():
             marks = () if now else (pytest.mark.full,)
             name = f"{pair} {problem} {control}"
             found.append(pytest.param(pair, problem, control, marks=marks, id=name))
+    for place, (pair, control) in enumerate(spared_combinations()):
+        [problem] = [name for name, now in small_problems(pair, place) if now]
+        name = f"{pair} {problem} {control}"
+        found.append(pytest.param(pair, problem, control, marks=pytest.mark.full, id=name))
     return found
 
 

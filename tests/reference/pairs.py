@@ -41,7 +41,8 @@ def fits(flow: Flow, scheme: Scheme) -> bool:
 
 
 # Flows that meet every scheme on the summed drift. All that such a scheme sees of a flow is a drift
-# like another, so of each other flow it is enough that one scheme, in turn, steps it.
+# like another, so of each other flow it is enough that one scheme, in turn, steps it: the rest is
+# for --full.
 EVERY_SCHEME = ("gradient_flow", "heavy_ball", "rmsprop", "langevin")
 
 # Infinite friction has no drift to sum.
@@ -57,6 +58,17 @@ def drift_schemes(name: str) -> list[Scheme]:
         schemes = schemes[place:] + schemes[:place]
     fitting = [scheme for scheme in schemes if fits(flow, scheme)]
     return fitting if name in EVERY_SCHEME else fitting[:1]
+
+
+def _spared_pairs() -> list[Pair]:
+    """What `PAIRS` leaves out: other flows with other schemes on the summed drift."""
+    found = []
+    for name in FLOWS:
+        flow, met = slow_flow(name), list(map(repr, drift_schemes(name)))
+        schemes = [build() for build in SCHEMES.values()] if name not in CORNERED else []
+        rest = [scheme for scheme in schemes if repr(scheme) not in met and fits(flow, scheme)]
+        found += [Pair(name, flow, scheme, 1e-3) for scheme in rest]
+    return found
 
 
 def _all_pairs() -> list[Pair]:
@@ -79,7 +91,7 @@ def _all_pairs() -> list[Pair]:
     return pairs
 
 
-PAIRS = _all_pairs()
+PAIRS, SPARED = _all_pairs(), _spared_pairs()
 # One coordinate, a sum of independent ones, a product: what every pair is tried on.
 SMALL_PROBLEMS = {name: PROBLEMS[name]() for name in ("quadratic", "double_well", "rosenbrock")}
 NOISE_FREE = [pair for pair in PAIRS if not pair.flow.noisy]
@@ -108,13 +120,24 @@ def controlled_pairs() -> list[tuple[Pair, str]]:
 
     All that a control by error sees of a pair is an estimate, so one of these, in turn, is enough.
     """
+    return [(pair, name) for pair, name, spared in _combinations(PAIRS) if not spared]
+
+
+def spared_combinations() -> list[tuple[Pair, str]]:
+    """All other pairs and controls."""
+    rest = [(pair, name) for pair, name, spared in _combinations(PAIRS) if spared]
+    return rest + [(pair, name) for pair, name, _ in _combinations(SPARED)]
+
+
+def _combinations(pairs: list[Pair]) -> list[tuple[Pair, str, bool]]:
+    """Pairs and controls that judge them, and whether other controls stand for this one."""
     found = []
-    for place, pair in enumerate(PAIRS):
+    for place, pair in enumerate(pairs):
         controls = {name: build(pair.step_size) for name, build in CONTROLS.items()}
         fitting = [name for name, control in controls.items() if judges(control, pair)]
         by_error = [n for n in fitting if controls[n].rejects and not controls[n].weighs_loss]
         spared = {n for number, n in enumerate(by_error) if number != place % len(by_error)}
-        found += [(pair, name) for name in fitting if name not in spared]
+        found += [(pair, name, name in spared) for name in fitting]
     return found
 
 
