@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 
+import torch
 from torch import Tensor
 
 from flowopt.arguments import real_tensor
@@ -16,10 +17,13 @@ def _words(name: str) -> str:
 
 
 def check_not_negative(**values: float | Tensor) -> None:
-    """Raises `ConfigurationError` for what is negative or not a number."""
+    """Raises `ConfigurationError` for what is negative or not a number, and an infinite lr."""
     for name, value in values.items():
-        if not bool((real_tensor(name, value) >= 0).all()):
+        number = real_tensor(name, value)
+        if not bool((number >= 0).all()):
             raise ConfigurationError(f"Invalid {_words(name)}: {value}")
+        if name == "lr" and not bool((number < torch.inf).all()):
+            raise ConfigurationError(f"Invalid {_words(name)}: {value}; expected a finite number")
 
 
 def check_betas(betas: Sequence[float]) -> None:

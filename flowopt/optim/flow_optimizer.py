@@ -169,7 +169,7 @@ class FlowOptimizer(torch.optim.Optimizer):
                 raise CompatibilityError(
                     f"a parameter has dtype {parameter.dtype}: only floating and complex ones move"
                 )
-        self._complex = self._complex or any(map(torch.is_complex, group["params"]))
+        self._complex = self._complex or any(p.is_complex() for p in group["params"])
         check_seed(group["seed"])
         check_numbers(group)
         flow, scheme, _ = self._plan(place)

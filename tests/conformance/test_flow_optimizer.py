@@ -347,3 +347,16 @@ def test_a_state_dict_of_torch_is_refused_where_no_rule_is_known():
     theirs = torch.optim.Adam(module.parameters()).state_dict()
     with pytest.raises(fo.CompatibilityError, match="presets of their rule"):
         langevin_optimizer(module).load_state_dict(theirs)
+
+
+@pytest.mark.parametrize("options", [{}, {"foreach": False}, {"compile": True}], ids=str)
+def test_parameters_without_a_shape_yet_move_once_they_have_one(options):
+    ends = []
+    for build in (torch.optim.Adam, lambda p: fo.optim.Adam(p, **options)):
+        module = torch.nn.LazyLinear(2)
+        optimizer = build(module.parameters())
+        torch.manual_seed(0)
+        module(torch.ones(1, 3)).sum().backward()
+        optimizer.step()
+        ends.append(flat_parameters(module))
+    torch.testing.assert_close(*ends)

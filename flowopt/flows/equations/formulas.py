@@ -33,8 +33,9 @@ def evaluate_formulas(
     arguments = [leaves[name] for name in compiled.leaf_arguments]
     if in_place and compiled.update_lists is not None:
         numbers = [torch.as_tensor(value).item() for value in coefficients]
-        written = [leaves[name] for name in compiled.written]
-        return tuple(map(Owned, compiled.update_lists(*arguments, *numbers, *written)))
+        if _fit(numbers, leaves["theta"]):
+            written = [leaves[name] for name in compiled.written]
+            return tuple(map(Owned, compiled.update_lists(*arguments, *numbers, *written)))
     lifted: dict = {}
     results = []
     for index, template in enumerate(leaves["theta"]):
@@ -44,6 +45,13 @@ def evaluate_formulas(
         values = compiled.update(*(a[index] for a in arguments), *lifted[layout])
         results.append([_spread(value, template) for value in values])
     return tuple(zip(*results, strict=True))
+
+
+def _fit(numbers: list[float], leaves: Leaves) -> bool:
+    """Whether torch's operations over lists take numbers; they refuse what overflows its type."""
+    largest = max((abs(number) for number in numbers if number - number == 0.0), default=0.0)
+    fits_all = largest <= torch.finfo(torch.float16).max
+    return fits_all or all(largest <= torch.finfo(leaf.dtype).max for leaf in leaves)
 
 
 def evaluate_scalars(
