@@ -15,6 +15,7 @@ from flowopt.core.interfaces import Point, Scheme, StepControl
 from flowopt.core.noise import PhiloxNoise
 from flowopt.errors import CompatibilityError
 from flowopt.flows import EquationFlow
+from flowopt.optim.base import Optimizer
 from flowopt.optim.blocks.equation import Equation, taken_equation, together
 from flowopt.optim.blocks.joint import JointSteps, Member
 from flowopt.optim.checks import check_equations, check_loss, check_names, check_numbers, remedy
@@ -33,7 +34,7 @@ DEFAULT_LR = 1e-3
 KEPT = ("flow", "scheme", "control", "_equations", "_complex", "_foreach")
 
 
-class FlowOptimizer(torch.optim.Optimizer):
+class FlowOptimizer(Optimizer):
     """Steps a flow with the gradients of a training loop.
 
     Every param_groups entry may override `lr` and the flow's hyperparameters; all are read at every

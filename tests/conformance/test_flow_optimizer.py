@@ -17,7 +17,6 @@ from tests.reference.optimizers import (
     two_groups,
 )
 from tests.reference.training import (
-    STEPS,
     closure_of,
     flat_parameters,
     flat_position,
@@ -256,55 +255,6 @@ def test_a_step_leaves_the_gradients_alone():
     optimizer.step()
     for parameter, gradient in zip(module.parameters(), before, strict=True):
         assert torch.equal(parameter.grad, gradient)
-
-
-LATE = 280
-SCHEDULERS = {
-    "cosine": lambda o: torch.optim.lr_scheduler.CosineAnnealingLR(o, STEPS),
-    "one cycle": lambda o: torch.optim.lr_scheduler.OneCycleLR(
-        o, 2e-3, total_steps=STEPS + 1, cycle_momentum=False
-    ),
-    "cyclic": lambda o: torch.optim.lr_scheduler.CyclicLR(
-        o, 1e-4, 2e-3, step_size_up=20, cycle_momentum=False
-    ),
-    "restarts": lambda o: torch.optim.lr_scheduler.CosineAnnealingWarmRestarts(o, 50),
-    "exponential": lambda o: torch.optim.lr_scheduler.ExponentialLR(o, 0.99),
-    "one after another": lambda o: torch.optim.lr_scheduler.SequentialLR(
-        o,
-        [
-            torch.optim.lr_scheduler.LinearLR(o, 0.01, total_iters=STEPS - LATE),
-            torch.optim.lr_scheduler.PolynomialLR(o, LATE),
-        ],
-        [STEPS - LATE],
-    ),
-}
-
-
-@pytest.mark.parametrize("scheduler", SCHEDULERS)
-@pytest.mark.parametrize(("preset", "settings"), PRESETS)
-def test_a_scheduler_of_torch_drives_a_preset_as_it_drives_torch(preset, settings, scheduler):
-    inputs, targets = small_data()
-    ends = []
-    for optimizers in (fo.optim, torch.optim):
-        module = small_network()
-        optimizer = getattr(optimizers, preset.__name__)(module.parameters(), **settings)
-        schedule = SCHEDULERS[scheduler](optimizer)
-        for _ in range(100):
-            closure_of(module, optimizer, inputs, targets)()
-            optimizer.step()
-            schedule.step()
-        ends.append(flat_parameters(module))
-    assert_equal(*ends)
-
-
-def test_a_plateau_lowers_the_learning_rate():
-    module = small_network()
-    optimizer = fo.optim.SGD(module.parameters(), lr=0.1)
-    scheduler = torch.optim.lr_scheduler.ReduceLROnPlateau(optimizer, patience=0)
-    for _ in range(3):
-        scheduler.step(1.0)
-    assert optimizer.param_groups[0]["lr"] < 0.1
-    train(module, optimizer, steps=1)
 
 
 def test_hooks_run_around_a_step():

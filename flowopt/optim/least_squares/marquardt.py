@@ -14,6 +14,7 @@ from flowopt.core.noise import seeded_noise
 from flowopt.core.state import Leaves, State
 from flowopt.errors import CompatibilityError, ConfigurationError
 from flowopt.flows import gradient_flow
+from flowopt.optim.base import Optimizer
 from flowopt.optim.least_squares.residuals import Residuals, residuals_of
 from flowopt.problems import Network
 from flowopt.schemes import LinearlyImplicitEuler
@@ -23,7 +24,7 @@ NIELSEN = Nielsen()
 COUNTS = ("losses", "gradients", "products", "rejected")
 
 
-class LevenbergMarquardt(torch.optim.Optimizer):
+class LevenbergMarquardt(Optimizer):
     """Damped Gauss–Newton steps, θ ← θ − (Q + μI)⁻¹∇L, for losses that are sums of squares.
 
     The loss is L = ½Σr² over all residuals r that `step(residuals=…)` gives, whatever their shape:
