@@ -15,16 +15,16 @@ from flowopt.core.interfaces import Point, Scheme, StepControl
 from flowopt.core.noise import PhiloxNoise
 from flowopt.errors import CompatibilityError
 from flowopt.flows import EquationFlow
-from flowopt.optim.base import Optimizer
 from flowopt.optim.blocks.equation import Equation, taken_equation, together
 from flowopt.optim.blocks.joint import JointSteps, Member
 from flowopt.optim.checks import check_equations, check_loss, check_names, check_numbers, remedy
+from flowopt.optim.contract.base import Optimizer
+from flowopt.optim.contract.torch_state import NOT_OURS, is_of_torch
 from flowopt.optim.controlled import trials
 from flowopt.optim.gradients import GradientOracle, check_dense, gradient_of, real_view
 from flowopt.optim.native import Moving, step_native
 from flowopt.optim.storage import END_LOSS, carried_gradient, store, stored_state
 from flowopt.optim.tensors import Elements, offsets_of
-from flowopt.optim.torch_state import NOT_OURS, is_of_torch
 from flowopt.optim.updates import NativeSteps, Plan, Plans, Prepared, advanced
 from flowopt.stepper import Stepper
 

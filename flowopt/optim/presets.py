@@ -11,11 +11,11 @@ from flowopt.classic import Method
 from flowopt.core.interfaces import Scheme
 from flowopt.errors import CompatibilityError
 from flowopt.flows import EquationFlow
-from flowopt.optim import torch_state
 from flowopt.optim.blocks.equation import FLOW, LETTERS
+from flowopt.optim.contract import torch_state
+from flowopt.optim.contract.torch_state import Twin, from_torch, to_torch
 from flowopt.optim.controlled.trials import check_control
 from flowopt.optim.flow_optimizer import FlowOptimizer
-from flowopt.optim.torch_state import Twin, from_torch, to_torch
 
 OPTIONS = ("control", "maximize", "seed", "foreach", "differentiable", "compile")
 # Arguments of torch's that no equation needs, and what to do instead.

@@ -14,7 +14,7 @@ from flowopt.core.noise import seeded_noise
 from flowopt.core.state import Leaves, State
 from flowopt.errors import CompatibilityError, ConfigurationError
 from flowopt.flows import gradient_flow
-from flowopt.optim.base import Optimizer
+from flowopt.optim.contract.base import Optimizer
 from flowopt.optim.least_squares.residuals import Residuals, residuals_of
 from flowopt.problems import Network
 from flowopt.schemes import LinearlyImplicitEuler

@@ -1,0 +1,1 @@
+"""What torch asks of an optimizer."""
