@@ -254,7 +254,8 @@ def _names(stepper: Any, inputs: Inputs) -> list[list[str]]:
     if "noise" in surroundings:
         around["noise"] = ["seed", "trajectory"]
     if "order" in surroundings:
-        around["order"] = ["rows", "first_drawn", "rows_per_step"]
+        names = ["rows", "first_drawn", "rows_per_step", "rows_side_by_side"]
+        around["order"] = names[: len(surroundings["order"])]
     names = pytree.tree_leaves((named, {part: around[part] for part in surroundings}))
     found = []
     for place, name in enumerate(names):

@@ -80,16 +80,18 @@ class Runner:
             trials = min(trials, self._steps_ahead(carry.state))
             order = self._draws.ahead(latest(carry.state), trials)
             assert order is not None
-            for place, tensor in zip(self._batch.inputs.order, order, strict=True):
+            for place, tensor in zip(self._batch.inputs.order, order.tensors, strict=True):
                 self._batch.arguments[place] = tensor
         return self._batch.run(trials)
 
     def _steps_ahead(self, state: Any) -> int:
         """For how many steps to draw minibatches."""
+        now = latest(state)
+        most = self._draws.most_ahead(now)
         if self.stepper.last_step is None:
-            return LOOKED_AHEAD
+            return min(LOOKED_AHEAD, most)
         end = int(self._batch.arguments[self._ends].max())
-        return max(1, min(end - latest(state), FIRST_TRIALS))
+        return max(1, min(end - now, most))
 
     def pause_after(self, steps: int) -> None:
         """Holds trajectories that have taken so many steps since the start."""
@@ -122,7 +124,8 @@ def _begun(stepper: Any, state: Any, draws: Draws, *, renew: bool) -> Batch:
     chosen = spread(torch.zeros(state.batch, dtype=torch.int8))
     few = some_of(stepper, state, chosen)
     now = latest(state)
-    sample = draws.at(int(first_drawn(stepper, torch.tensor(now))))
+    begin = int(first_drawn(stepper, torch.tensor(now)))
+    sample = draws.of(chosen).at(begin)
     expected = started(*few, sample)
     lanes = lanes_of_memory(few[0], expected)
     order = draws.ahead(now, 1)
@@ -131,21 +134,25 @@ def _begun(stepper: Any, state: Any, draws: Draws, *, renew: bool) -> Batch:
     if step.tables and not still_reads(lambda: started(*few, sample), step.tables):
         step = _traces.get(stepper, inputs, renew=True)
     if step.start is None:
-        inputs = inputs_of(stepper, started(stepper, state, sample), order=order)
+        inputs = inputs_of(stepper, started(stepper, state, draws.at(begin)), order=order)
     batch = Batch(step, inputs, state.batch)
     if step.start is not None:
         batch.start()
         _check_equal(batch.carry(chosen), expected, "the start")
     if step.start is None or batch.alike not in step.checked:
-        _compare(stepper, batch, [draws.at(now), draws.at(now + 1)])
+        _compare(stepper, batch, draws, now)
         step.checked.add(batch.alike)
     return batch
 
 
-def _compare(stepper: Any, batch: Batch, samples: list[Tensor | None]) -> None:
+def _compare(stepper: Any, batch: Batch, draws: Draws, now: int) -> None:
     """Raises `_MismatchError` unless a step agrees with eager torch at some trajectories."""
     chosen = spread(batch.carry().status)
-    few = batch.some(chosen)
+    few, own = batch.some(chosen), draws.of(chosen)
+    if (order := own.ahead(now, 1)) is not None:
+        for place, tensor in zip(few.order, order.tensors, strict=True):
+            few.tensors[place] = tensor
+    samples = own.at(now), own.at(now + 1)
     moved = Batch(batch.step, few, torch.Size((len(chosen),)), batch.alike)
     moved.run(1)
     start, surroundings = pytree.tree_unflatten(few.tensors, few.spec)

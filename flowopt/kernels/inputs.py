@@ -31,6 +31,7 @@ class Inputs(NamedTuple):
         scalars: Places that may be equal for all trajectories.
         unknown: Places that follow from the others when a run starts.
         order: Places of the minibatches, as in `Order`; none where steps see all rows.
+        own_rows: Whether every replica sees a minibatch of its own.
     """
 
     tensors: list[Tensor]
@@ -43,6 +44,7 @@ class Inputs(NamedTuple):
     scalars: frozenset[int]
     unknown: frozenset[int]
     order: tuple[int, ...] = ()
+    own_rows: bool = False
 
     def rest(self, place: int) -> tuple[int, ...]:
         """Shape of one trajectory's part of a tensor."""
@@ -67,7 +69,7 @@ def inputs_of(
     batch = carry.state.batch
     surroundings = _surroundings(stepper, batch)
     if order is not None:
-        surroundings["order"] = list(order)
+        surroundings["order"] = order.tensors
     tensors, spec = pytree.tree_flatten((carry, surroundings))
     carried = len(pytree.tree_leaves(carry))
     memory = _places(carry, "memory")
@@ -93,7 +95,7 @@ def inputs_of(
             lanes[place] = lane
     scalars = {i for i, t in enumerate(tensors) if id(t) in common}
     scalars |= {*step_size, *(i for i in range(carried, len(tensors)) if lanes[i])}
-    drawn = {id(tensor) for tensor in order or ()}
+    drawn = {id(tensor) for tensor in order.tensors} if order is not None else set()
     ordered = tuple(i for i, tensor in enumerate(tensors) if id(tensor) in drawn)
     for place in ordered:
         lanes[place] = False
@@ -109,6 +111,7 @@ def inputs_of(
         frozenset(scalars),
         frozenset(unknown),
         ordered,
+        order is not None and order.stride is not None,
     )
 
 

@@ -220,7 +220,7 @@ def _traced(stepper: Any, inputs: Inputs, kept: list) -> TracedStep | UnfitError
     try:
         if hasattr(stepper.oracle, "evaluate_rows"):
             carry, _ = pytree.tree_unflatten(samples, inputs.spec)
-            rows, oracle = trace_row(stepper.oracle, carry.state.position)
+            rows, oracle = trace_row(stepper.oracle, carry.state.position, inputs.own_rows)
             rows = replace(rows, order=inputs.order)
             return _parts(replace(stepper, oracle=oracle), inputs, samples, kept, rows)
     except UnfitError as error:

@@ -76,7 +76,7 @@ class Network:
             raise DataError(
                 f"minibatches of {batch.size} rows from data with {len(self.inputs)} rows"
             )
-        self._epochs: dict[int, tuple[int, Tensor]] = {}
+        self._epochs: dict[tuple[int, ...], tuple[int, Tensor]] = {}
 
     def start(self, replicas: int | None = None) -> dict[str, Tensor]:
         """The module's parameters, by name.
@@ -137,24 +137,25 @@ class Network:
         if self.minibatches is None:
             return None
         if self.minibatches.shared or not batch:
-            return self._rows(self.minibatches, step, seed)
-        seeds = (_mixed(seed, i + 1) for i in range(batch[0]))
-        return torch.stack([self._rows(self.minibatches, step, own) for own in seeds])
+            return self._rows(self.minibatches, step, (seed,))[0]
+        return self._rows(self.minibatches, step, tuple(_mixed(seed, i + 1) for i in range(*batch)))
 
-    def _rows(self, minibatches: Minibatches, step: int, seed: int) -> Tensor:
+    def _rows(self, minibatches: Minibatches, step: int, seeds: tuple[int, ...]) -> Tensor:
+        """Rows of one minibatch for each seed, (seeds, size)."""
         rows, size = len(self.inputs), minibatches.size
         if minibatches.replacement:
-            generator = torch.Generator().manual_seed(_mixed(seed, step))
-            return torch.randint(rows, (size,), generator=generator).to(self.inputs.device)
+            drawn = [torch.randint(rows, (size,), generator=_generator(s, step)) for s in seeds]
+            return torch.stack(drawn).to(self.inputs.device)
         epoch, place = divmod(step, rows // size)
-        return self._permutation(epoch, seed)[place * size : (place + 1) * size]
+        return self._permutations(epoch, seeds)[:, place * size : (place + 1) * size]
 
-    def _permutation(self, epoch: int, seed: int) -> Tensor:
-        if seed not in self._epochs or self._epochs[seed][0] != epoch:
-            generator = torch.Generator().manual_seed(_mixed(seed, epoch))
-            permutation = torch.randperm(len(self.inputs), generator=generator)
-            self._epochs[seed] = (epoch, permutation.to(self.inputs.device))
-        return self._epochs[seed][1]
+    def _permutations(self, epoch: int, seeds: tuple[int, ...]) -> Tensor:
+        if seeds not in self._epochs or self._epochs[seeds][0] != epoch:
+            drawn = [
+                torch.randperm(len(self.inputs), generator=_generator(s, epoch)) for s in seeds
+            ]
+            self._epochs[seeds] = (epoch, torch.stack(drawn).to(self.inputs.device))
+        return self._epochs[seeds][1]
 
     @property
     def tables(self) -> tuple[Tensor, Tensor]:
@@ -297,6 +298,10 @@ def _checked_data(data: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
             "both need the same number of rows, at least one"
         )
     return inputs, targets
+
+
+def _generator(seed: int, number: int) -> torch.Generator:
+    return torch.Generator().manual_seed(_mixed(seed, number))
 
 
 def _mixed(seed: int, number: int) -> int:

@@ -9,7 +9,7 @@ from torch import nn
 
 import flowopt as fo
 from flowopt.controls import ErrorControl
-from flowopt.kernels import engine
+from flowopt.kernels import drawing, engine
 from flowopt.kernels.native import build
 from flowopt.kernels.native.machine import Machine, this_machine
 from tests.kernels.machinery import assert_equal, by_kernel
@@ -279,11 +279,39 @@ def test_another_minibatch_size_builds_nothing(monkeypatch):
     _assert_same(*_both(problem, DESCENT, fo.Euler(), step_size=0.1, steps=20))
 
 
-def test_minibatches_of_every_replica_are_refused_in_words():
-    problem = _network()
-    problem.minibatches = fo.problems.Minibatches(2, shared=False)
-    with pytest.raises(fo.CompatibilityError, match="of its own"):
-        _both(problem, DESCENT, fo.Euler(), step_size=0.1, steps=3)
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
+@pytest.mark.parametrize(
+    ("method", "replicas", "replacement"),
+    [("gradient descent", 3, False), ("Langevin", 101, False), ("four gradients a step", 64, True)],
+)
+def test_every_replica_sees_the_minibatches_that_eager_torch_draws_for_it(
+    method, replicas, replacement, dtype, row_loops, monkeypatch
+):
+    flow, scheme = METHODS[method]
+    problem = _network(dtype=dtype)
+    problem.minibatches = fo.problems.Minibatches(3, shared=False, replacement=replacement)
+    # Seven steps are drawn at once.
+    monkeypatch.setattr(drawing, "MOST_ROWS", 7 * 3 * replicas)
+    settings = {"step_size": 0.1, "seed": 5, "record": {"loss": 4}, "steps": 25}
+    ours, theirs = _both(problem, flow, scheme, _start(problem, replicas), **settings)
+    assert row_loops
+    digits = 1e-11 if dtype == torch.float64 else 1e-4
+    torch.testing.assert_close(ours.records["loss"], theirs.records["loss"], rtol=digits, atol=0)
+    _assert_same(ours, theirs, digits)
+    assert len(ours.loss.unique()) == replicas
+
+
+def test_classes_of_every_replicas_own_rows():
+    module = nn.Linear(2, 3, dtype=torch.float64)
+    generator = torch.Generator().manual_seed(2)
+    data = torch.randn(12, 2, generator=generator, dtype=torch.float64), torch.arange(12) % 3
+    problem = fo.problems.network(
+        module,
+        nn.functional.cross_entropy,
+        data,
+        batch=fo.problems.Minibatches(4, shared=False),
+    )
+    _assert_same(*_both(problem, DESCENT, fo.Euler(), step_size=0.1, steps=20))
 
 
 def _centred(outputs, targets):

@@ -162,7 +162,7 @@ class Lanes:
         dtype = self.loop.arguments[slot].dtype
         stored, size = STORAGE[dtype]
         kind = f"<{self.width} x {stored}>"
-        name = f"llvm.masked.load.v{self.width}{_suffix(stored)}.p0"
+        name = f"llvm.masked.load.v{self.width}{suffix(stored)}.p0"
         self.module.declare(f"{kind} @{name}(ptr, i32, {self.bools}, {kind})")
         address = self._address("in", slot, element, j)
         loaded = self.module.let(
@@ -185,7 +185,7 @@ class Lanes:
         dtype = self.loop.arguments[carried.slot].dtype
         stored, size = STORAGE[dtype]
         kind = f"<{self.width} x {stored}>"
-        name = f"llvm.masked.store.v{self.width}{_suffix(stored)}.p0"
+        name = f"llvm.masked.store.v{self.width}{suffix(stored)}.p0"
         self.module.declare(f"void @{name}({kind}, ptr, i32, {self.bools})")
         address = self._address("out", carried.slot, element, j)
         inner = self.module.type(scalar_dtype(dtype), self.width)
@@ -248,5 +248,6 @@ def is_wide(node: Node) -> bool:
     return node.size > 1 or node.op in ELSEWHERE
 
 
-def _suffix(stored: str) -> str:
+def suffix(stored: str) -> str:
+    """Of a type in names of intrinsics."""
     return {"double": "f64", "float": "f32"}.get(stored, stored)

@@ -46,12 +46,13 @@ class RowOracle:
         return Evaluation(loss, tuple(gradient))
 
 
-def trace_row(oracle: Any, position: Leaves) -> tuple[Rows, RowOracle]:
+def trace_row(oracle: Any, position: Leaves, own: bool) -> tuple[Rows, RowOracle]:
     """The evaluation of one row, and what stands for the oracle in the trace of a step.
 
     Args:
         oracle: With `tables` and `evaluate_rows`.
         position: Leaves of one trajectory, (1, *shape).
+        own: Whether every replica sees rows of its own.
 
     Raises:
         UnfitError: The loss is no sum or mean over rows, or has no scalar form.
@@ -64,9 +65,9 @@ def trace_row(oracle: Any, position: Leaves) -> tuple[Rows, RowOracle]:
         return [evaluation.loss, *evaluation.gradient]
 
     dtype, mean = _joined(oracle, position)
-    samples = [*position, *(table[:1] for table in tables)]
-    lanes = [True] * count + [False] * len(tables)
-    return Rows(trace(of_row, samples, lanes), tables, mean), RowOracle(dtype)
+    samples = [table[None, :1] if own else table[:1] for table in tables]
+    lanes = [True] * count + [own] * len(tables)
+    return Rows(trace(of_row, [*position, *samples], lanes), tables, mean, own), RowOracle(dtype)
 
 
 def _joined(oracle: Any, position: Leaves) -> tuple[torch.dtype, bool]:

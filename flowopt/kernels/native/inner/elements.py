@@ -256,29 +256,35 @@ class Elements:
                     self._store(leaf, "0", j, self.lanes.of(leaf, j))
             elif self.nodes[leaf].op == "input" and leaf not in self.offsets:
                 self.module.repeat(self.nodes[leaf].size, partial(self._copy, leaf))
-        order, count = self._rows_of(node)
+        order, stride, count = self._rows_of(node)
         sums = let(f"getelementptr i8, ptr %scratch, i64 {self.places[index]}")
         self.module.put(
-            f"call void @rows(ptr %pointers, ptr %sizes, ptr {sums}, ptr {order}, i64 {count}, "
-            f"{', '.join(addresses)})"
+            f"call void @rows(ptr %pointers, ptr %sizes, ptr {sums}, ptr {order}, i64 {stride}, "
+            f"i64 {count}, {', '.join(addresses)})"
         )
 
     def _copy(self, index: int, element: str) -> None:
         for j in range(self.copies):
             self._store(index, element, j, self._load(index, element, j))
 
-    def _rows_of(self, node: Node) -> tuple[str, str]:
-        """Address and number of the rows that an evaluation sees; null for all of them."""
+    def _rows_of(self, node: Node) -> tuple[str, str, str]:
+        """Address of the rows that an evaluation sees, steps between them, and how many they are.
+
+        The address is null for all rows.
+        """
         let = self.module.let
         if not self.function.rows.order:
-            return "null", self.function.count(self.module)
+            return "null", "1", self.function.count(self.module)
         number = node.args[-1]
         if number not in self.loop.uniform:
             raise UnfitError("it draws minibatches, and replicas are at different steps")
-        rows, _, size = self.function.rows.order
+        rows, _, size, *strides = self.function.rows.order
         count = let(f"load i64, ptr %in{size}")
-        offset = let(f"mul i64 {self.lanes.one(number)}, {count}")
-        return let(f"getelementptr i64, ptr %in{rows}, i64 {offset}"), count
+        offset, stride = let(f"mul i64 {self.lanes.one(number)}, {count}"), "1"
+        for slot in strides:
+            stride = let(f"load i64, ptr %in{slot}")
+            offset = let(f"add i64 {let(f'mul i64 {offset}, {stride}')}, %base")
+        return let(f"getelementptr i64, ptr %in{rows}, i64 {offset}"), stride, count
 
     def next_sinks(self) -> list[Sink]:
         """What the next step starts from goes to the other buffer."""

@@ -1,17 +1,20 @@
 """Loss and gradient summed over rows of data, as a function that the step calls.
 
-    void rows(ptr pointers, ptr sizes, ptr sums, ptr order, i64 count, ptr in0, ptr in1, …)
+    void rows(ptr pointers, ptr sizes, ptr sums, ptr order, i64 stride, i64 count, ptr in0, …)
 
 `in0`, `in1`, … are the leaves of θ and `sums` takes the results, all for one block of lanes: vector
-j of element e at e·copies + j. `order` names the rows of a minibatch; it is null for all rows.
+j of element e at e·copies + j. `order` names the rows of a minibatch; it is null for all rows. From
+one row to the next it is `stride` numbers: where lanes see rows of their own, these lie between.
 """
 
 import math
+from collections.abc import Collection
 from dataclasses import replace
 
 from flowopt.kernels.loop import Loop, uniform_values
-from flowopt.kernels.native.lanes import BYTES, STORAGE, Lanes
+from flowopt.kernels.native.lanes import BYTES, STORAGE, Lanes, suffix
 from flowopt.kernels.native.printer import TYPES, Module
+from flowopt.kernels.program import I64
 from flowopt.kernels.tracing.traced import Rows
 
 
@@ -36,7 +39,8 @@ class RowFunction:
         roots = [value for values in self.results for value in values]
         uniform = uniform_values(program, arguments, frozenset(), set(), set())
         loop = Loop(program, arguments, (), roots[0], 0, uniform, frozenset())
-        self.lanes = _RowLanes(loop, self.module, copies, roots)
+        tables = range(self.leaves, self.leaves + len(rows.tables)) if rows.own else range(0)
+        self.lanes = _RowLanes(loop, self.module, copies, roots, tables)
         self.offsets = self._offsets()
 
     @property
@@ -55,8 +59,8 @@ class RowFunction:
         self._body()
         self._end()
         head = (
-            f"define internal void @rows(ptr %pointers, ptr %sizes, ptr %sums, ptr %order, "
-            f"i64 %count, {places}) noinline nounwind {attributes} {{"
+            "define internal void @rows(ptr %pointers, ptr %sizes, ptr %sums, ptr %order, "
+            f"i64 %stride, i64 %count, {places}) noinline nounwind {attributes} {{"
         )
         return "\n".join([head, *self.module.lines, "}"])
 
@@ -103,9 +107,28 @@ class RowFunction:
 
     def _body(self) -> None:
         """One row: each number of the result is added as soon as it is known."""
-        put, let = self.module.put, self.module.let
+        put = self.module.put
         self.module.label("row")
         put(f"%r = phi i64 [ 0, %{self.first} ], [ %r.next, %counted ]")
+        if self.rows.own:
+            self._own_rows()
+        else:
+            self._shared_row()
+        wanted: dict[int, list[tuple[int, int]]] = {}
+        for place, values in enumerate(self.results):
+            for element, value in enumerate(values):
+                wanted.setdefault(value, []).append((place, element))
+        for index in self.lanes.used:
+            self.lanes.print_values([index])
+            for place, element in wanted.get(index, ()):
+                self._add(place, element, index)
+        put("%r.next = add i64 %r, 1")
+        put("%more = icmp slt i64 %r.next, %count")
+        put("br i1 %more, label %row, label %end")
+
+    def _shared_row(self) -> None:
+        """Where the row of all lanes lies."""
+        put, let = self.module.put, self.module.let
         put("br i1 %all, label %counted, label %drawn")
         self.module.label("drawn")
         place = let("getelementptr i64, ptr %order, i64 %r")
@@ -118,17 +141,18 @@ class RowFunction:
             stored, _ = STORAGE[arguments[place].dtype]
             offset = let(f"mul i64 %number, {math.prod(arguments[place].shape)}")
             put(f"%in{place} = getelementptr {stored}, ptr %table{place}, i64 {offset}")
-        wanted: dict[int, list[tuple[int, int]]] = {}
-        for place, values in enumerate(self.results):
-            for element, value in enumerate(values):
-                wanted.setdefault(value, []).append((place, element))
-        for index in self.lanes.used:
-            self.lanes.print_values([index])
-            for place, element in wanted.get(index, ()):
-                self._add(place, element, index)
-        put("%r.next = add i64 %r, 1")
-        put("%more = icmp slt i64 %r.next, %count")
-        put("br i1 %more, label %row, label %end")
+
+    def _own_rows(self) -> None:
+        """Numbers of the rows of the lanes, a vector for each vector of the block."""
+        put, let = self.module.put, self.module.let
+        put("br label %counted")
+        self.module.label("counted")
+        first = let("mul i64 %r, %stride")
+        for j in range(self.copies):
+            place = let(f"add i64 {first}, {j * self.width}")
+            address = let(f"getelementptr i64, ptr %order, i64 {place}")
+            kind = self.module.type(I64, self.width)
+            put(f"%number.{j} = load {kind}, ptr {address}, align 8")
 
     def _add(self, place: int, element: int, value: int) -> None:
         put, let, kind = self.module.put, self.module.let, self.vector(place)
@@ -156,21 +180,53 @@ class RowFunction:
 
 
 class _RowLanes(Lanes):
-    """Parameters are read from memory where they are used: registers are too few to keep them."""
+    """Parameters are read from memory where they are used: registers are too few to keep them.
+
+    Args:
+        tables: Arguments of which every lane sees another row.
+    """
+
+    def __init__(
+        self, loop: Loop, module: Module, copies: int, roots: Collection[int], tables: range
+    ):
+        super().__init__(loop, module, copies, roots)
+        self.tables = tables
 
     def of(self, index: int, j: int) -> str:
         node = self.loop.program.nodes[index]
         if node.op == "input" and index not in self.loop.uniform:
             slot, element = node.data
-            return self.load(slot, element, j)
+            if slot not in self.tables:
+                return self.load(slot, element, j)
         return super().of(index, j)
 
     def load(self, slot: int, element: int, j: int) -> str:
         dtype = self.loop.arguments[slot].dtype
+        if slot in self.tables:
+            return self._gathered(slot, element, j)
         kind = f"<{self.width} x {STORAGE[dtype][0]}>"
         at = element * self.copies + j
         address = self.module.let(f"getelementptr {kind}, ptr %in{slot}, i64 {at}")
         return self.module.let(f"load {kind}, ptr {address}")
+
+    def _gathered(self, slot: int, element: int, j: int) -> str:
+        """An element of each lane's own row."""
+        let, width = self.module.let, self.width
+        argument = self.loop.arguments[slot]
+        (stored, size), wide = STORAGE[argument.dtype], self.module.type(I64, width)
+        row = self.module.literal(math.prod(argument.shape), I64, width)
+        offset = let(f"mul {wide} %number.{j}, {row}")
+        offset = let(f"add {wide} {offset}, {self.module.literal(element, I64, width)}")
+        places = let(f"getelementptr {stored}, ptr %table{slot}, {wide} {offset}")
+        kind, name = f"<{width} x {stored}>", f"llvm.masked.gather.v{width}{suffix(stored)}"
+        name += f".v{width}p0"
+        pointers = f"<{width} x ptr>"
+        self.module.declare(f"{kind} @{name}({pointers}, i32, {self.bools}, {kind})")
+        found = let(
+            f"call {kind} @{name}({pointers} {places}, i32 {size}, {self.bools} {self.all_true}, "
+            f"{kind} poison)"
+        )
+        return self._widened(found, argument.dtype, width)
 
     def length(self, slot: int) -> str:
         # Of one row: the sizes are those of the arguments of the step.
