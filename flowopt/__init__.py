@@ -19,6 +19,7 @@ from flowopt.errors import (
     DataError,
     DefinitionError,
     FlowoptError,
+    NotFiniteError,
     PartitionError,
 )
 from flowopt.flows import EquationFlow as Flow
@@ -57,6 +58,7 @@ __all__ = [
     "LeimkuhlerMatthews",
     "LinearlyImplicitEuler",
     "LyapunovControl",
+    "NotFiniteError",
     "Partition",
     "PartitionError",
     "PartitionedFlow",

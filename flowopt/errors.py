@@ -25,5 +25,9 @@ class DataError(FlowoptError, ValueError):
     """Data, a start or a loss has the wrong shape, type, content or place."""
 
 
+class NotFiniteError(FlowoptError, ArithmeticError):
+    """A gradient holds NaN or infinity, and it was asked not to step by such ones."""
+
+
 class KernelMemoryError(FlowoptError, MemoryError):
     """A native kernel got no memory to work in; trajectories are as they were before the run."""

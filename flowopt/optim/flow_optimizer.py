@@ -18,12 +18,13 @@ from flowopt.flows import EquationFlow
 from flowopt.optim.blocks.equation import Equation, taken_equation, together
 from flowopt.optim.blocks.joint import JointSteps, Member
 from flowopt.optim.checks import check_equations, check_loss, check_names, check_numbers, remedy
+from flowopt.optim.checks.finite import check_finite
 from flowopt.optim.contract.base import Optimizer
 from flowopt.optim.contract.torch_state import NOT_OURS, is_of_torch
 from flowopt.optim.controlled import trials
 from flowopt.optim.gradients import GradientOracle, check_dense, gradient_of, real_view
 from flowopt.optim.native import Moving, step_native
-from flowopt.optim.storage import END_LOSS, carried_gradient, store, stored_state
+from flowopt.optim.storage import carried_gradient, end_loss, store, stored_state
 from flowopt.optim.tensors import Elements, offsets_of
 from flowopt.optim.updates import NativeSteps, Plan, Plans, Prepared, advanced
 from flowopt.stepper import Stepper
@@ -31,7 +32,7 @@ from flowopt.stepper import Stepper
 DEFAULT_LR = 1e-3
 
 # What torch would drop from copies.
-KEPT = ("flow", "scheme", "control", "_equations", "_complex", "_foreach")
+KEPT = ("flow", "scheme", "control", "_equations", "_complex", "_foreach", "_energies")
 
 
 class FlowOptimizer(Optimizer):
@@ -64,6 +65,9 @@ class FlowOptimizer(Optimizer):
         foreach: False steps tensors one by one; None and True all at once and in place, by torch's
             operations over lists, where formula and scheme allow it.
         differentiable: Whether autograd follows the steps: parameters are then no leaves of it.
+        error_if_nonfinite: Whether a gradient with NaN or infinity raises before anything moves;
+            the message names parameter and step and, where a closure gives the loss, the energies
+            with which the last step began.
         compile: Whether to step all tensors of a group by one native kernel, in place: on the
             CPU, schemes that need no closure, flows without `total`. bfloat16 and float16 are
             stepped in float32 and rounded once, where eager steps round every operation.
@@ -88,6 +92,7 @@ class FlowOptimizer(Optimizer):
         seed: int | None = None,
         foreach: bool | None = None,
         differentiable: bool = False,
+        error_if_nonfinite: bool = False,
         compile: bool = False,
     ):
         """See the class."""
@@ -105,7 +110,12 @@ class FlowOptimizer(Optimizer):
         self.control = control
         lr = DEFAULT_LR if lr is None else lr
         check_not_negative(lr=lr)
-        options = {"maximize": maximize, "differentiable": differentiable, "seed": seed}
+        options = {
+            "maximize": maximize,
+            "seed": seed,
+            "differentiable": differentiable,
+            "error_if_nonfinite": error_if_nonfinite,
+        }
         self._start(params, {"lr": lr, **values, **options}, foreach, compile)
 
     def _start(self, params: Iterable, defaults: dict, foreach: object, compile: object) -> None:
@@ -119,6 +129,7 @@ class FlowOptimizer(Optimizer):
         self._complex, self._plans = False, Plans()
         self._equations: list[Equation] = []
         self._joint: JointSteps | None = None
+        self._energies: dict[int, str] = {}
         if defaults["seed"] is None:
             # In the groups, state dicts carry it: noise continues where it was.
             defaults = {**defaults, "seed": torch.initial_seed() % SEEDS}
@@ -225,6 +236,7 @@ class FlowOptimizer(Optimizer):
         Raises:
             CompatibilityError: Scheme or control need the loss within the step and there is neither
                 closure nor loss, or both came; or the loss changes under an identical call.
+            NotFiniteError: A gradient is not finite, and `error_if_nonfinite` was asked for.
         """
         with (
             trials.callable_loss(self.control, closure, loss, self.zero_grad) as closure,
@@ -233,10 +245,11 @@ class FlowOptimizer(Optimizer):
             return self._stepped(closure)
 
     def _stepped(self, closure: Callable[[], Tensor] | None) -> Tensor | None:
-        loss = self._end_loss() if closure is not None else None
+        loss = None if closure is None else end_loss(self.param_groups, self.state)
         if closure is not None and loss is None:
             with torch.enable_grad():
                 loss = closure()
+        check_finite(self.param_groups, self.state, self._plan, loss, self._energies)
         if self._joint is not None:
             self._joint.step(self._members(closure, loss), self.scheme, closure, loss)
             return loss
@@ -246,17 +259,6 @@ class FlowOptimizer(Optimizer):
                 first += sum(map(Tensor.numel, self._real(self.param_groups[place - 1]["params"])))
             self._step_group(place, group, closure, loss, first)
         return loss
-
-    def _end_loss(self) -> Tensor | None:
-        """The loss with which the last step ended, if its gradient was kept."""
-        losses = [group[END_LOSS] for group in self.param_groups if END_LOSS in group]
-        if not losses:
-            return None
-        parameters = [parameter for group in self.param_groups for parameter in group["params"]]
-        moving = [parameter for parameter in parameters if parameter.grad is not None]
-        if not moving or carried_gradient(self._places(moving)) is None:
-            return None
-        return torch.tensor(losses[0], dtype=torch.float64)
 
     def _members(self, closure: Callable | None, loss: Tensor | None) -> list[Member]:
         """The groups of a joint step: those with a gradient."""

@@ -17,7 +17,15 @@ from flowopt.optim.contract.torch_state import Twin, from_torch, to_torch
 from flowopt.optim.controlled.trials import check_control
 from flowopt.optim.flow_optimizer import FlowOptimizer
 
-OPTIONS = ("control", "maximize", "seed", "foreach", "differentiable", "compile")
+OPTIONS = (
+    "control",
+    "maximize",
+    "seed",
+    "foreach",
+    "differentiable",
+    "error_if_nonfinite",
+    "compile",
+)
 # Arguments of torch's that no equation needs, and what to do instead.
 ONLY_TORCH = {
     "capturable": "a step reads live numbers on the host, which a CUDA graph would freeze",

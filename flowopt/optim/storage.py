@@ -1,6 +1,6 @@
 """States in torch's places: tensors in `optimizer.state`, live numbers in `param_groups`."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -29,6 +29,22 @@ def carried_gradient(places: Places) -> Leaves | None:
     if len(gradients) < len(places):
         return None
     return tuple(real_view(gradient) for gradient in gradients)
+
+
+def end_loss(groups: Sequence[dict[str, Any]], state: Mapping[Tensor, Any]) -> Tensor | None:
+    """The loss with which the last step ended, if its gradient was kept.
+
+    Args:
+        groups: `param_groups`.
+        state: `optimizer.state`.
+    """
+    losses = [group[END_LOSS] for group in groups if END_LOSS in group]
+    if not losses:
+        return None
+    parameters = [p for group in groups for p in group["params"] if p.grad is not None]
+    if not parameters or carried_gradient([state[p] for p in parameters]) is None:
+        return None
+    return torch.tensor(losses[0], dtype=torch.float64)
 
 
 def stored_state(

@@ -34,6 +34,7 @@ class Langevin(FlowOptimizer):
         maximize: Whether to climb.
         seed: Of the noise; None takes `torch.initial_seed()`.
         foreach: As for `FlowOptimizer`.
+        error_if_nonfinite: As for `FlowOptimizer`.
         compile: Whether to step all tensors of a group by one native kernel.
 
     Raises:
@@ -53,6 +54,7 @@ class Langevin(FlowOptimizer):
         maximize: bool = False,
         seed: int | None = None,
         foreach: bool | None = None,
+        error_if_nonfinite: bool = False,
         compile: bool = False,
     ):
         """See the class."""
@@ -65,6 +67,7 @@ class Langevin(FlowOptimizer):
             maximize=maximize,
             seed=seed,
             foreach=foreach,
+            error_if_nonfinite=error_if_nonfinite,
             compile=compile,
         )
 
@@ -86,6 +89,7 @@ class AdaptiveLangevin(FlowOptimizer):
         maximize: Whether to climb.
         seed: Of the noise; None takes `torch.initial_seed()`.
         foreach: As for `FlowOptimizer`.
+        error_if_nonfinite: As for `FlowOptimizer`.
         compile: Only False: the thermostat sums over all elements.
 
     Raises:
@@ -107,6 +111,7 @@ class AdaptiveLangevin(FlowOptimizer):
         maximize: bool = False,
         seed: int | None = None,
         foreach: bool | None = None,
+        error_if_nonfinite: bool = False,
         compile: bool = False,
     ):
         """See the class."""
@@ -125,6 +130,7 @@ class AdaptiveLangevin(FlowOptimizer):
             maximize=maximize,
             seed=seed,
             foreach=foreach,
+            error_if_nonfinite=error_if_nonfinite,
             compile=compile,
         )
 
@@ -157,6 +163,7 @@ class AdLaLa(FlowOptimizer):
         maximize: Whether to climb.
         seed: Of the noise; None takes `torch.initial_seed()`.
         foreach: As for `FlowOptimizer`.
+        error_if_nonfinite: As for `FlowOptimizer`.
         compile: Only False: the thermostat sums over all elements.
 
     Raises:
@@ -180,6 +187,7 @@ class AdLaLa(FlowOptimizer):
         maximize: bool = False,
         seed: int | None = None,
         foreach: bool | None = None,
+        error_if_nonfinite: bool = False,
         compile: bool = False,
     ):
         """See the class."""
@@ -199,6 +207,7 @@ class AdLaLa(FlowOptimizer):
             maximize=maximize,
             seed=seed,
             foreach=foreach,
+            error_if_nonfinite=error_if_nonfinite,
             compile=compile,
         )
         group = self.param_groups[0]
@@ -221,6 +230,7 @@ class LOL(FlowOptimizer):
         maximize: Whether to climb.
         seed: Of the noise; None takes `torch.initial_seed()`.
         foreach: As for `FlowOptimizer`.
+        error_if_nonfinite: As for `FlowOptimizer`.
         compile: Whether to step all tensors of a group by one native kernel.
 
     Raises:
@@ -240,6 +250,7 @@ class LOL(FlowOptimizer):
         maximize: bool = False,
         seed: int | None = None,
         foreach: bool | None = None,
+        error_if_nonfinite: bool = False,
         compile: bool = False,
     ):
         """See the class."""
@@ -253,6 +264,7 @@ class LOL(FlowOptimizer):
             maximize=maximize,
             seed=seed,
             foreach=foreach,
+            error_if_nonfinite=error_if_nonfinite,
             compile=compile,
         )
 

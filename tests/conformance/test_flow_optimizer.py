@@ -310,3 +310,30 @@ def test_parameters_without_a_shape_yet_move_once_they_have_one(options):
         optimizer.step()
         ends.append(flat_parameters(module))
     torch.testing.assert_close(*ends)
+
+
+@pytest.mark.parametrize("word", ["BAOA", "BAOAB"])
+@pytest.mark.parametrize("compile", [False, True])
+def test_the_default_device_is_that_of_closures_and_changes_no_step(word, compile):
+    ends = []
+    for device in ("cpu", "meta"):
+        module = small_network()
+        options = {"compile": compile and word == "BAOA"}
+        optimizer = FlowOptimizer(
+            module.parameters(), langevin(), fo.Splitting(word), lr=0.1, seed=1, **options
+        )
+        closure, seen = closure_of(module, optimizer, *small_data()), set()
+
+        def noted(closure=closure, seen=seen):
+            seen.add(torch.empty(0).device.type)
+            return closure()
+
+        try:
+            torch.set_default_device(device)
+            for _ in range(3):
+                optimizer.step(noted)
+        finally:
+            torch.set_default_device(None)
+        assert seen == {device}
+        ends.append(flat_parameters(module))
+    assert_identical(*ends)

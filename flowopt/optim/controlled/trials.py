@@ -63,6 +63,8 @@ def callable_loss(
 ) -> Iterator[Callable[[], Tensor] | None]:
     """What is called within a step: the closure, or one made of the loss.
 
+    Live numbers are on the host, and meanwhile torch makes them there whatever its default device.
+
     Args:
         control: If it rejects, all calls draw the same random numbers.
         closure: Clears gradients, runs backward and returns the loss.
@@ -72,6 +74,12 @@ def callable_loss(
     Raises:
         CompatibilityError: Both came, or a control that rejects has neither.
     """
+    default = torch.empty(0).device
+    if default.type != "cpu":
+        closure, loss = (_on(default, function) for function in (closure, loss))
+        with torch.device("cpu"), callable_loss(control, closure, loss, clear) as closure:
+            yield closure
+        return
     if loss is not None:
         if closure is not None:
             raise CompatibilityError("step took both a closure and a loss: give one of them")
@@ -88,6 +96,17 @@ def callable_loss(
         yield same
     finally:
         same.finish()
+
+
+def _on(device: torch.device, function: Callable[[], Tensor] | None) -> Callable[[], Tensor] | None:
+    """A function of the user's, called with a default device."""
+
+    def called() -> Tensor:
+        assert function is not None
+        with device:
+            return function()
+
+    return None if function is None else called
 
 
 def _differentiated(clear: Callable[[], None], loss: Callable[[], Tensor]) -> Tensor:

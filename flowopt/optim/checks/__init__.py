@@ -18,6 +18,8 @@ GROUP_KEYS = frozenset(
         "lr",
         "initial_lr",
         "maximize",
+        "differentiable",
+        "error_if_nonfinite",
         "seed",
         "step",
         "time",
