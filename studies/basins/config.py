@@ -7,6 +7,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 from flowopt.errors import ConfigurationError
+from studies.basins.author import RECORDS
+from studies.basins.author_networks import MOST_STEPS, TASKS
 from studies.common.names import unknown_name
 
 PARTS = ("table", "maps", "sweeps", "flows", "networks")
@@ -23,7 +25,8 @@ METHODS = (
 )
 # A boundary is looked at over up to 16 pixels.
 LEAST = {
-    **dict.fromkeys(("starts", "near", "trapped", "flowing", "replicas"), 1),
+    **dict.fromkeys(("starts", "near", "trapped", "flowing", "replicas", "network_steps"), 1),
+    "network_batch": 0,
     **dict.fromkeys(("pixels", "swept_pixels"), 20),
 }
 
@@ -45,8 +48,12 @@ class Config:
         swept_pixels: Starts along each side of the maps of these.
         trapped: Random starts of true flows, of which those below the lowest saddle count.
         networks: Data sets of the small networks.
+        network_methods: Of these, as `methods.method` reads them; those of the author's records
+            where none is given.
         replicas: Networks of each ensemble.
         network_steps: After which a network counts as not converged.
+        network_batch: Rows of the data that a network sees in a step; 0 for all.
+        network_shared: Whether all networks see the same rows, or each its own.
         flowing: Random starts of the gradient flow on a problem with non-strict saddles.
         seed: Of everything random.
         device: Only "cpu".
@@ -70,15 +77,24 @@ class Config:
     trapped: int = 4000
     flowing: int = 1000
     networks: tuple[str, ...] = ("squares", "square_wave", "two_spirals")
+    network_methods: tuple[str, ...] = ()
     replicas: int = 100
-    network_steps: int = 3000
+    network_steps: int = MOST_STEPS
+    network_batch: int = 0
+    network_shared: bool = True
     seed: int = 0
     device: str = "cpu"
 
     def __post_init__(self) -> None:
-        for part in self.parts:
-            if part not in PARTS:
-                raise ConfigurationError(unknown_name("part", part, PARTS))
+        known = {
+            "parts": PARTS,
+            "records": tuple({record.problem: None for record in RECORDS}),
+            "networks": tuple(TASKS),
+        }
+        for field, names in known.items():
+            for name in getattr(self, field):
+                if name not in names:
+                    raise ConfigurationError(unknown_name(field.removesuffix("s"), name, names))
         for name, least in LEAST.items():
             if getattr(self, name) < least:
                 raise ConfigurationError(

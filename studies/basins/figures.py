@@ -15,7 +15,9 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
 from flowopt.diagnostics.basins import ELSEWHERE, LOST, UNFINISHED
+from studies.basins.author_networks import TASKS, Task
 from studies.basins.maps import domain, landmarks, problem
+from studies.basins.parts.networks import share
 from studies.basins.parts.sweeps import TITLES
 from studies.common.results import ResultFolder
 from studies.common.style import STYLE, line_style
@@ -32,6 +34,13 @@ MARKS = {
     "saddle": ("X", "black"),
     "non-strict saddle": ("D", "white"),
     "degenerate": ("s", "white"),
+}
+# How networks end → colour and hatch; the author's arithmetic alone gives up for noise.
+ENDS = {
+    "converged": ("#4C86C6", None),
+    "not converged": (SPECIAL[UNFINISHED], None),
+    "given up for noise (author)": ("#BDBDBD", "////"),
+    "diverged": (SPECIAL[LOST], None),
 }
 COLUMNS = 4
 DRAWN_SWEEPS = {
@@ -64,6 +73,8 @@ def _figures(arrays: xr.Dataset):
             yield f"maps_{where}", portraits(arrays.sel(map_problem=where))
     if "sweep_problem" in arrays:
         yield "sweeps", transitions(arrays)
+    if "network_run" in arrays.dims:
+        yield "networks", ensembles(arrays)
 
 
 def transitions(arrays: xr.Dataset) -> Figure:
@@ -182,3 +193,68 @@ def _handles(seen: set[int], known) -> list:
         for kind in kinds
     ]
     return [*patches, *marks]
+
+
+def ensembles(arrays: xr.Dataset) -> Figure:
+    """How the networks of each ensemble ended, above the author's own.
+
+    Args:
+        arrays: With those of the networks.
+    """
+    tasks = list(dict.fromkeys(str(name) for name in arrays.network_task.values))
+    rows = [int((arrays.network_task == task).sum()) for task in tasks]
+    figure = Figure(figsize=(8.5, 0.52 * sum(rows) + 0.6 * len(tasks) + 0.6), layout="constrained")
+    grid = figure.subplots(len(tasks), 1, squeeze=False, sharex=True, height_ratios=rows)
+    for axes, task in zip(grid[:, 0], tasks, strict=True):
+        some = arrays.isel(network_run=np.flatnonzero(arrays.network_task.values == task))
+        _bars(axes, some, TASKS[task])
+        networks, theirs = arrays.sizes["network"], TASKS[task].networks
+        axes.set_title(f"{task}: {networks} networks; narrow bars: the author's {theirs}")
+    grid[-1, 0].set_xlabel("share of the networks / %")
+    handles = [
+        Patch(facecolor=colour, hatch=hatch, edgecolor="white", label=label)
+        for label, (colour, hatch) in ENDS.items()
+    ]
+    interval = Line2D([], [], color="black", marker="|", linewidth=1.0, label="95 % intervals")
+    figure.legend(handles=[*handles, interval], loc="outside lower center", ncols=5, fontsize=8)
+    return figure
+
+
+def _bars(axes: Axes, some: xr.Dataset, task: Task) -> None:
+    """Two bars per method: the wide one ours, the narrow one the author's."""
+    methods = [str(name) for name in some.network_method.values]
+    for place, entrant in enumerate(methods):
+        ends = some.network_end.values[place]
+        (converged, inside), (lost, outside) = share(ends, ELSEWHERE), share(ends, LOST)
+        _stacked(axes, place - 0.14, 0.44, (converged, 100.0 - converged - lost, 0.0, lost))
+        for height, edges in {
+            place - 0.22: [inside.low, inside.high],
+            place - 0.06: [100.0 - outside.high, 100.0 - outside.low],
+        }.items():
+            axes.plot(edges, [height] * 2, color="black", marker="|", linewidth=1.0)
+        record = task.records.get(entrant)
+        if record is not None:
+            theirs = (record.converged, record.unfinished, record.noisy, record.lost)
+            _stacked(axes, place + 0.27, 0.24, theirs, alpha=0.65)
+    axes.set_yticks(range(len(methods)), methods)
+    axes.set_ylim(len(methods) - 0.5, -0.5)
+    axes.set_xlim(0.0, 100.0)
+
+
+def _stacked(
+    axes: Axes, place: float, height: float, shares: tuple[float, ...], alpha: float = 1.0
+) -> None:
+    left = 0.0
+    for width, (colour, hatch) in zip(shares, ENDS.values(), strict=True):
+        axes.barh(
+            place,
+            width,
+            height,
+            left=left,
+            color=colour,
+            hatch=hatch,
+            edgecolor="white",
+            linewidth=0.0,
+            alpha=alpha,
+        )
+        left += width

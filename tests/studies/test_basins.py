@@ -227,3 +227,12 @@ def test_labels_of_ends_elsewhere_stay_negative():
     flat = maps.problem("rat_two")
     far = torch.tensor([[400.0, 600.0]], dtype=torch.float64)
     assert maps.ends(method("gd@0.1"), flat, far).label.values.tolist() == [ELSEWHERE]
+
+
+def test_a_cross_entropy_with_both_terms_is_the_same_but_where_an_output_rounds_to_one():
+    (record,) = [record for record in RECORDS if record.loss is not None]
+    landscape = maps.problem(record.problem)
+    start = maps.uniform(-2.0, 2.0, 100, 0)
+    torch.testing.assert_close(record.loss(start), landscape.loss(start), rtol=1e-13, atol=0.0)
+    (minimum,) = torch.tensor([record.points[0]], dtype=torch.float64)
+    assert not record.loss(minimum).isfinite() and landscape.loss(minimum).abs() < 1e-15

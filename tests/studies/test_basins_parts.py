@@ -2,13 +2,11 @@ import math
 from dataclasses import replace
 
 import pytest
-import torch
-import xarray as xr
 
 from studies.basins.config import PRESETS
 from studies.basins.figures import transitions
 from studies.basins.methods import method, slower
-from studies.basins.parts import networks, sweeps, true_flows
+from studies.basins.parts import sweeps, true_flows
 
 SMALL = replace(
     PRESETS["smoke"],
@@ -77,38 +75,3 @@ def test_the_gradient_flow_ends_at_non_strict_saddles_but_at_no_strict_one():
     assert counts["non-strict saddle"] / 60 == pytest.approx(
         0.23, abs=5 * (0.23 * 0.77 / 60) ** 0.5
     )
-
-
-def test_a_network_that_converges_and_one_that_diverges_are_counted():
-    config = replace(SMALL, replicas=6, network_steps=30)
-    wild = networks._trained("squares", "gd@0.1", config)
-    assert isinstance(wild, xr.Dataset) and float(wild.network_converged) == 0.0
-    tame = networks._trained("square_wave", "gd_em@0.1", config)
-    assert float(tame.network_diverged) == 0.0
-    assert math.isfinite(float(tame.network_loss))
-
-
-@pytest.mark.parametrize("name", networks.TASKS)
-def test_every_task_has_a_network_that_fits_its_data(name):
-    task = networks.TASKS[name]
-    made = networks._problem(task)
-    start = networks._start(task, made, 3, 0)
-    losses = made.loss(start)
-    assert losses.shape == (3,) and bool(losses.isfinite().all())
-    assert len(set(losses.tolist())) == 3
-    if task.half_width is not None:
-        largest = max(float(value.abs().max()) for value in start.values())
-        assert 0.9 * task.half_width < largest <= task.half_width
-
-
-def test_the_methods_of_every_task_exist_and_its_percentages_are_some():
-    for task in networks.TASKS.values():
-        for name, percents in task.records.items():
-            assert method(name).flow.energies
-            assert all(math.isnan(value) or 0 <= value <= 100 for value in percents)
-
-
-def test_the_spirals_are_each_others_mirror_image():
-    inputs, targets = networks._spirals()
-    assert torch.equal(inputs[:50], -inputs[50:])
-    assert targets.sum() == 50

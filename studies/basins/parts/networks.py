@@ -1,209 +1,226 @@
-"""Ensembles of small networks on data, each from weights of its own: who converges, who diverges.
-
-The author's data and widths of initial weights are not all known; what is assumed stands in
-`TASKS`, and the report says so.
-"""
+"""Ensembles of small networks on data, each from weights of its own: how they end."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
+import numpy as np
 import torch
 import xarray as xr
 from torch import Tensor, nn
 
 import flowopt as fo
+from flowopt.diagnostics.basins import ELSEWHERE, LOST, UNFINISHED, Interval
+from studies.basins.author_networks import (
+    MOST_STEPS,
+    TASKS,
+    Ends,
+    Task,
+    half_squared_error,
+    training_data,
+)
 from studies.basins.config import Config
 from studies.basins.maps import moved
 from studies.basins.methods import method
+from studies.basins.parts.table import standard_errors
 from studies.common.tables import markdown_table
 
-Data = tuple[Tensor, Tensor]
-
-
-@dataclass(frozen=True)
-class Task:
-    """A network, its data and where it begins.
-
-    Attributes:
-        layers: Widths, inputs first.
-        activation: Between the layers.
-        last: After the last one, if anything.
-        data: Inputs and targets.
-        half_width: Weights and biases are uniform up to it; None for Xavier's, biases zero.
-        tolerance: Norm of the gradient that counts as converged.
-        records: Method → the author's percentages, (converged, diverged), NaN where not known.
-        assumed: What is not known of the author's runs.
-    """
-
-    layers: tuple[int, ...]
-    activation: Callable[[], nn.Module]
-    last: Callable[[], nn.Module] | None
-    data: Callable[[], Data]
-    half_width: float | None
-    tolerance: float
-    records: Mapping[str, tuple[float, float]]
-    assumed: str
-
-
-def _spirals() -> Data:
-    """100 points on two arms of one and a half turns."""
-    along = torch.linspace(0.1, 1.0, 50, dtype=torch.float64)
-    angle = 3.0 * math.pi * along
-    arm = torch.stack([along * torch.cos(angle), along * torch.sin(angle)], -1)
-    arms = torch.arange(2, dtype=torch.float64).repeat_interleave(50)
-    return torch.cat([arm, -arm]), arms[:, None]
-
-
-def _squares() -> Data:
-    """(x₁², x₂²) on a grid of 10 × 10 points of [−1, 1]²."""
-    line = torch.linspace(-1.0, 1.0, 10, dtype=torch.float64)
-    inputs = torch.cartesian_prod(line, line)
-    return inputs, inputs**2
-
-
-def _wave() -> Data:
-    """A square wave of two periods at 100 points of [0, 1]."""
-    inputs = torch.linspace(0.0, 1.0, 100, dtype=torch.float64)[:, None]
-    return inputs, torch.sign(torch.sin(4.0 * math.pi * inputs))
-
-
-NAN = math.nan
-TASKS: Mapping[str, Task] = {
-    "squares": Task(
-        (2, 15, 2),
-        nn.ReLU,
-        None,
-        _squares,
-        100.0,
-        1e-7,
-        {
-            "gd@0.1": (NAN, 59.9),
-            "momentum@0.1": (NAN, 93.9),
-            "momentum@0.01": (NAN, 74.2),
-            "momentum_em@0.1": (99.64, 0.14),
-        },
-        "the points (a grid of 10 × 10 on [−1, 1]²), and that weights, not data, are uniform on "
-        "[−100, 100]",
-    ),
-    "square_wave": Task(
-        (1, 15, 1),
-        nn.Sigmoid,
-        None,
-        _wave,
-        None,
-        1e-3,
-        {
-            "gd@0.1": (76.1, NAN),
-            "momentum@0.01": (16.4, NAN),
-            "gd_em@0.1": (77.7, NAN),
-            "er@0.1": (79.7, NAN),
-            "momentum_em@0.1": (98.4, NAN),
-            "lc_gd@0.1": (99.85, NAN),
-        },
-        "the points (100 on [0, 1], two periods between −1 and 1) and Xavier's weights",
-    ),
-    "two_spirals": Task(
-        (2, 12, 12, 12, 1),
-        nn.Tanh,
-        nn.Sigmoid,
-        _spirals,
-        None,
-        1e-2,
-        {"gd@0.1": (26.0, NAN), "er@0.1": (62.0, NAN), "lc_gd@0.1": (100.0, NAN)},
-        "the spirals' turns (one and a half)",
-    ),
-}
+# Networks of a unit: what an interruption may cost.
+TOGETHER = 500
+CLASSES = {"converged": ELSEWHERE, "lost": LOST, "unfinished": UNFINISHED}
+HEADER = (
+    "method",
+    "converged / %",
+    "author",
+    "diverged / %",
+    "author",
+    "author's noise",
+    "errors",
+    "median loss",
+    "median steps",
+)
 
 
 def units(config: Config) -> Mapping[str, Callable[[], xr.Dataset]]:
-    """One for each task and method."""
+    """One for each task, method and group of networks."""
     return {
-        _unit(name, entrant): lambda name=name, entrant=entrant: _trained(name, entrant, config)
-        for name in config.networks
-        for entrant in TASKS[name].records
+        _unit(name, entrant, first): lambda name=name, entrant=entrant, first=first: _trained(
+            name, entrant, first, config
+        )
+        for name, entrant in _runs(config)
+        for first in range(0, config.replicas, TOGETHER)
     }
 
 
-def _unit(name: str, entrant: str) -> str:
-    return f"network {name} {entrant}"
+def _runs(config: Config) -> list[tuple[str, str]]:
+    """Task and method of each ensemble."""
+    return [
+        (name, entrant)
+        for name in config.networks
+        for entrant in config.network_methods or TASKS[name].records
+    ]
 
 
-def _problem(task: Task) -> fo.problems.Network:
+def _unit(name: str, entrant: str, first: int) -> str:
+    return f"network {name} {entrant} from {first}"
+
+
+def _problem(task: Task, config: Config) -> fo.problems.Network:
     layers: list[nn.Module] = []
     for i, (inside, outside) in enumerate(zip(task.layers, task.layers[1:], strict=False)):
         layers += [task.activation()] if i else []
         layers.append(nn.Linear(inside, outside))
     module = nn.Sequential(*layers, *([task.last()] if task.last else [])).double()
-    return fo.problems.network(module, nn.functional.mse_loss, task.data())
+    batch = None
+    if config.network_batch:
+        batch = fo.problems.Minibatches(config.network_batch, shared=config.network_shared)
+    return fo.problems.network(module, half_squared_error, training_data(task), batch=batch)
 
 
 def _start(task: Task, problem: fo.problems.Network, replicas: int, seed: int) -> dict[str, Tensor]:
+    """First weights; those of a network do not depend on how many there are."""
     generator = torch.Generator().manual_seed(seed)
     start = {}
-    for name, value in problem.start(replicas).items():
-        numbers = 2.0 * torch.rand(value.shape, generator=generator, dtype=torch.float64) - 1.0
+    for name, value in problem.start(TOGETHER).items():
         if task.half_width is not None:
-            start[name] = task.half_width * numbers
+            numbers = torch.rand(value.shape, generator=generator, dtype=torch.float64)
+            start[name] = task.half_width * (2.0 * numbers - 1.0)
         elif value.ndim == 2:
             start[name] = torch.zeros_like(value)
         else:
-            start[name] = math.sqrt(6.0 / sum(value.shape[1:])) * numbers
-    return start
+            numbers = torch.randn(value.shape, generator=generator, dtype=torch.float64)
+            start[name] = numbers / math.sqrt(value.shape[-1])
+    return {name: value[:replicas] for name, value in start.items()}
 
 
-def _trained(name: str, entrant: str, config: Config) -> xr.Dataset:
-    """Shares of the networks that converged and diverged, in percent."""
+def _trained(name: str, entrant: str, first: int, config: Config) -> xr.Dataset:
+    """How some networks of an ensemble end, with what loss and after how many steps."""
     task = TASKS[name]
-    problem = _problem(task)
+    problem = _problem(task, config)
     chosen = replace(method(entrant), tolerance=task.tolerance)
-    start = _start(task, problem, config.replicas, config.seed)
-    solution = moved(chosen, problem, start, most_steps=config.network_steps, compile=True)
-    losses = problem.loss(solution.position)
-    converged = solution.status == fo.Status.GRADIENT_SMALL
-    diverged = (solution.status == fo.Status.DIVERGED) | ~losses.isfinite()
+    replicas = min(TOGETHER, config.replicas - first)
+    start = _start(task, problem, replicas, config.seed + first)
+    solution = moved(chosen, problem, start, most_steps=config.network_steps)
     return xr.Dataset(
         {
-            "network_converged": 100.0 * float(converged.double().mean()),
-            "network_diverged": 100.0 * float(diverged.double().mean()),
-            "network_loss": float(losses[~diverged].median()) if bool((~diverged).any()) else NAN,
-            "network_steps": float(solution.steps.double().mean()),
+            "network_end": ("network", _ends(solution, problem, task.tolerance).numpy()),
+            "network_loss": ("network", problem.loss(solution.position).numpy()),
+            "network_steps": ("network", solution.steps.to(torch.int32).numpy()),
         }
     )
 
 
+def _ends(solution: fo.Solution, problem: fo.problems.Network, tolerance: float) -> Tensor:
+    """(network,), int8: labels of an end, on all rows, by the author's rule."""
+    leaves = problem.leaves(solution.position)
+    gradient = _flat(problem.evaluate(leaves, None).gradient)
+    # What diverged keeps its last finite state, where the gradient may be of any size.
+    diverged = (solution.status == fo.Status.DIVERGED)[:, None]
+    position = _flat(leaves)
+    labels = fo.diagnostics.end_labels(
+        position,
+        gradient.masked_fill(diverged, torch.nan),
+        position.new_empty(0, position.shape[1]),
+        tolerance=tolerance,
+    )
+    return labels.to(torch.int8)
+
+
+def _flat(leaves: tuple[Tensor, ...]) -> Tensor:
+    """(network, parameter)."""
+    return torch.cat([leaf.flatten(1) for leaf in leaves], 1)
+
+
 def joined(found: Mapping[str, xr.Dataset], config: Config) -> xr.Dataset:
     """All ensembles along "network_run"."""
-    pairs = [(name, entrant) for name in config.networks for entrant in TASKS[name].records]
-    runs = xr.concat([found[_unit(*pair)] for pair in pairs], "network_run")
-    return runs.assign(
-        network_task=("network_run", [name for name, _ in pairs]),
-        network_method=("network_run", [entrant for _, entrant in pairs]),
+    firsts = range(0, config.replicas, TOGETHER)
+    runs = [
+        xr.concat([found[_unit(*run, first)] for first in firsts], "network")
+        for run in _runs(config)
+    ]
+    return xr.concat(runs, "network_run").assign(
+        network_task=("network_run", [name for name, _ in _runs(config)]),
+        network_method=("network_run", [entrant for _, entrant in _runs(config)]),
     )
+
+
+def share(ends: np.ndarray, label: int) -> tuple[float, Interval]:
+    """Percent of the networks that end with a label, and its 95 % interval."""
+    count = int((ends == label).sum())
+    low, high = fo.diagnostics.binomial_interval(count, len(ends))
+    return 100.0 * count / len(ends), Interval(100.0 * low, 100.0 * high)
+
+
+def farthest(ends: np.ndarray, record: Ends, networks: int) -> float:
+    """Standard errors between ours and the author's shares, of the class where they are most.
+
+    A network that the author's arithmetic gave up may have gone on to any end: a share of his is
+    one between itself and itself plus these.
+    """
+    distances = []
+    for name, label in CLASSES.items():
+        ours, theirs = share(ends, label)[0], getattr(record, name)
+        nearest = min(max(ours, theirs), theirs + record.noisy)
+        distances.append(standard_errors(ours, len(ends), nearest, networks))
+    return max(distances, key=abs)
 
 
 def section(arrays: xr.Dataset, config: Config) -> str:
-    """One row per ensemble, and what is assumed."""
-    rows = []
-    for number in range(arrays.sizes["network_run"]):
-        one = arrays.isel(network_run=number)
-        name, entrant = str(one.network_task.item()), str(one.network_method.item())
-        theirs = TASKS[name].records[entrant]
-        ours = (float(one.network_converged), float(one.network_diverged))
-        pairs = [f"{_percent(a)} / {_percent(b)}" for a, b in zip(ours, theirs, strict=True)]
-        loss, steps = float(one.network_loss), float(one.network_steps)
-        rows.append((name, entrant, *pairs, f"{loss:.2g}", f"{steps:.0f}"))
-    header = ("data", "method", "converged, ours / author", "diverged", "median loss", "steps")
-    assumed = "\n".join(f"- {name}: {TASKS[name].assumed}." for name in config.networks)
-    return (
-        f"## Small networks on data\n\n{config.replicas} networks each, at most "
-        f"{config.network_steps} steps, in percent, where the author's runs had 20000 steps and "
-        f"1000 to 10000 networks. Not known of these, and assumed:\n\n{assumed}\n\n"
-        + markdown_table(header, rows, right=header[2:])
+    """One table per task, and what is known of the records."""
+    tables = []
+    for name in config.networks:
+        some = arrays.isel(network_run=np.flatnonzero(arrays.network_task.values == name))
+        task = TASKS[name]
+        rows = [_row(some.isel(network_run=i), task, config) for i in range(len(some.network_run))]
+        title = (
+            f"### {name}\n\n{'–'.join(map(str, task.layers))}, {task.activation.__name__}, "
+            f"{config.replicas} networks (author: {task.networks}), |g| ≤ {task.tolerance:g}.\n\n"
+        )
+        note = f"Of the records: {task.note}"
+        tables.append(f"{title}{markdown_table(HEADER, rows, right=HEADER[1:])}\n\n{note}")
+    return f"## Small networks on data\n\n{_introduction(config)}\n\n" + "\n\n".join(tables)
+
+
+def _introduction(config: Config) -> str:
+    text = (
+        "Ensembles on the author's data, from weights of his distributions (other numbers), with "
+        "95 % intervals. His noise: networks that his arithmetic, which estimates its own "
+        "rounding, gave up for want of a significant digit; here they go on, so that our shares "
+        "lie between his and his plus these. Errors: the largest distance from there among the "
+        "three shares (converged, diverged, the rest), in standard errors."
     )
+    if config.network_batch:
+        rows = "the same rows for all" if config.network_shared else "rows of its own for each"
+        text += (
+            f" Ours see {config.network_batch} rows per step, {rows}, the author's saw all: no "
+            "errors are given."
+        )
+    if config.network_steps < MOST_STEPS:
+        text += (
+            f" Ours have at most {config.network_steps} steps, the author's had {MOST_STEPS}: "
+            "fewer converge, and no errors are given."
+        )
+    return text
 
 
-def _percent(value: float) -> str:
-    return "–" if math.isnan(value) else f"{value:.4g}"
+def _row(run: xr.Dataset, task: Task, config: Config) -> tuple[str, ...]:
+    ends, losses = run.network_end.values, run.network_loss.values
+    entrant = str(run.network_method.item())
+    record = task.records.get(entrant)
+    theirs, errors = ["–"] * 3, "–"
+    if record is not None:
+        theirs = [f"{percent:.2f}" for percent in (record.converged, record.lost, record.noisy)]
+        if not config.network_batch and config.network_steps >= MOST_STEPS:
+            errors = f"{farthest(ends, record, task.networks):+.1f}"
+    kept = losses[ends != LOST]
+    median = f"{np.median(kept):.3g}" if len(kept) else "–"
+    converged, lost = (_with_interval(ends, label) for label in (ELSEWHERE, LOST))
+    steps = f"{np.median(run.network_steps.values):.0f}"
+    return (entrant, converged, theirs[0], lost, theirs[1], theirs[2], errors, median, steps)
+
+
+def _with_interval(ends: np.ndarray, label: int) -> str:
+    percent, (low, high) = share(ends, label)
+    return f"{percent:.1f} ({low:.1f}–{high:.1f})"

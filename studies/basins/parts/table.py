@@ -45,6 +45,8 @@ def _counted(record: Record, config: Config) -> xr.Dataset:
     landscape, chosen = problem(record.problem), method(record.method)
     if record.tolerance is not None:
         chosen = replace(chosen, tolerance=record.tolerance)
+    if record.loss is not None:
+        landscape = replace(landscape, function=record.loss)
     start = uniform(-record.half_width, record.half_width, config.starts, config.seed)
     found = ends(chosen, landscape, start)
     labels = found.label.values
