@@ -12,6 +12,7 @@ from studies.basins.author_networks import MOST_STEPS, TASKS
 from studies.common.names import unknown_name
 
 PARTS = ("table", "maps", "sweeps", "flows", "networks")
+SAMPLINGS = ("grid", "random")
 METHODS = (
     "gd@0.1",
     "momentum@0.1",
@@ -42,6 +43,8 @@ class Config:
         problems: Of the maps, names of the registry.
         methods: Of the maps, as `methods.method` reads them.
         pixels: Starts along each side of a map.
+        sampling: Where they are: "grid", or "random" for as many uniformly distributed ones, of
+            which there is no picture and nothing to say about shapes.
         axes: The two parameters that a map varies; all others are zero.
         near: Starts near each minimum, for leave rates.
         swept: Problems on which single numbers are varied.
@@ -70,6 +73,7 @@ class Config:
     problems: tuple[str, ...] = ("poly_two", "poly_three")
     methods: tuple[str, ...] = METHODS
     pixels: int = 160
+    sampling: str = "grid"
     axes: tuple[int, ...] = (0, 1)
     near: int = 200
     swept: tuple[str, ...] = ("poly_two", "poly_three")
@@ -104,6 +108,8 @@ class Config:
             raise ConfigurationError(
                 f"axes came as {self.axes}, expected two different parameters, such as 0,1"
             )
+        if self.sampling not in SAMPLINGS:
+            raise ConfigurationError(unknown_name("sampling", self.sampling, SAMPLINGS))
         if self.device != "cpu":
             raise ConfigurationError(f"device came as {self.device!r}, this study runs on cpu")
 

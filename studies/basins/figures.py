@@ -68,7 +68,7 @@ def draw(folder: ResultFolder) -> tuple[Path, ...]:
 
 
 def _figures(arrays: xr.Dataset):
-    if "map_label" in arrays:
+    if "map_label" in arrays and arrays.attrs["sampling"] == "grid":
         for where in arrays.map_problem.values:
             yield f"maps_{where}", portraits(arrays.sel(map_problem=where))
     if "sweep_problem" in arrays:

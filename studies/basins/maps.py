@@ -13,6 +13,7 @@ from torch import Tensor
 import flowopt as fo
 from flowopt.errors import ConfigurationError
 from flowopt.registry import PROBLEMS
+from studies.basins.config import Config
 from studies.basins.methods import MOST_STEPS, Method
 from studies.common.names import unknown_name
 
@@ -126,6 +127,16 @@ def on_plane(starts: Tensor, dim: int, axes: tuple[int, int]) -> Tensor:
     placed = starts.new_zeros(len(starts), dim)
     placed[:, axes] = starts
     return placed
+
+
+def starts(landscape: fo.problems.Landscape, config: Config) -> Tensor:
+    """(pixels², dim): one in each pixel of a map, or as many at random on the same square."""
+    low, high = domain(landscape)
+    if config.sampling == "grid":
+        plane = grid(low, high, config.pixels)
+    else:
+        plane = uniform(low, high, config.pixels**2, config.seed)
+    return on_plane(plane, landscape.dim, (config.axes[0], config.axes[1]))
 
 
 def ends(

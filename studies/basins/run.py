@@ -10,7 +10,6 @@ from types import ModuleType
 import xarray as xr
 from tqdm.auto import tqdm
 
-from flowopt.errors import DataError
 from studies.basins.config import Config
 from studies.basins.parts import networks, portraits, sweeps, table, true_flows
 from studies.common.devices import checked_device
@@ -46,12 +45,12 @@ def run(config: Config, *, out: Path, jobs: int = 1) -> ResultFolder:
     parts: list[xr.Dataset] = []
     sections: list[str] = []
     for name in config.parts:
-        found = {unit: _finished(folder, unit) for unit in PARTS[name].units(config)}
+        found = {unit: folder.finished(unit) for unit in PARTS[name].units(config)}
         arrays = PARTS[name].joined(found, config)
         parts.append(arrays)
         sections.append(PARTS[name].section(arrays, config))
     arrays = xr.merge(parts)
-    arrays.attrs["parts"] = ", ".join(config.parts)
+    arrays.attrs["sampling"] = config.sampling
     folder.write_dataset("arrays.nc", arrays)
     folder.write_text("report.md", "# Basins of attraction\n\n" + "\n\n".join(sections) + "\n")
     counts = {"units": sum(len(PARTS[name].units(config)) for name in config.parts)}
@@ -73,10 +72,3 @@ def _compute(folder: ResultFolder, config: Config) -> float:
             folder.finish_unit(name, compute())
             bar.update()
     return time.perf_counter() - begin
-
-
-def _finished(folder: ResultFolder, name: str) -> xr.Dataset:
-    unit = folder.unit(name)
-    if unit is None:
-        raise DataError(f"{name} in {folder.path} was damaged meanwhile: run again")
-    return unit

@@ -19,8 +19,9 @@ from studies.basins import run as run_module
 from studies.basins.author import RECORDS
 from studies.basins.config import PRESETS, Config
 from studies.basins.methods import METHODS, method
-from studies.basins.parts.portraits import names, statistics, trap_violations
+from studies.basins.parts.portraits import names
 from studies.basins.parts.table import records, standard_errors
+from studies.basins.statistics import statistics, trap_violations
 
 EXPECTED = json.loads(
     Path(run_module.__file__).with_name("expected.json").read_text(encoding="utf-8")
@@ -48,7 +49,7 @@ def test_every_number_of_the_smoke_maps_is_the_expected_one(arrays):
     assert EXPECTED["preset"] == "smoke"
     for name, entry in EXPECTED["numbers"].items():
         for label, value in entry["values"].items():
-            found = getattr(statistics(arrays, "poly_two", label), name)
+            found = getattr(statistics(arrays, "poly_two", label, SMOKE), name)
             assert found == pytest.approx(value, abs=entry["tolerance"]), (name, label)
 
 

@@ -16,7 +16,7 @@ import flowopt as fo
 from studies.basins.config import Config
 from studies.basins.maps import domain, ends, grid, landmarks, problem
 from studies.basins.methods import Method, method, slower
-from studies.basins.parts.portraits import TRUE_FLOW, leave_rates, trap_violations
+from studies.basins.statistics import RADII, TRUE_FLOW, leave_rates, trap_violations
 from studies.common.tables import markdown_table
 
 
@@ -133,7 +133,7 @@ def _values(where: str, chosen: Method, config: Config) -> Values:
         unlike_flow=100.0 * float((labels != flow).double().mean()),
         unlike_ode=100.0 * float((labels != own).double().mean()),
         trap=trap_violations(labels, flow, loss, known),
-        leave=leave_rates(chosen, landscape, config)[0],
+        leave=leave_rates(chosen, landscape, config, RADII[:1])[0],
         parts=sum(fo.diagnostics.components(labels, n) for n in wells),
         dimension=fo.diagnostics.boundary(labels).dimension,
     )
