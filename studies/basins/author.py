@@ -37,12 +37,17 @@ NO_GUARD = (
     "huge the first accepted step is lost in rounding and gives just that: the same rule without a "
     "guard loses 54.5 % of 28000 starts; ours, whose growth after such an error is finite, none."
 )
-WALL = "8 starts of the file, beside the infinite wall; likely the missing guard, not checked."
+WALL = (
+    "from beside the infinite wall the probe goes so far that an output underflows to 0, and his "
+    "cross-entropy divides by it. The error of that step is not a number, and his rule takes the "
+    "step, as an error above 1 alone is rejected; ours rejects it. His rule, written so, loses "
+    "0.28 % of 100000 starts."
+)
 ROUNDED_TO_ONE = (
     "compared with the cross-entropy as his code has it, with a term (1 − y)/(1 − σ) for the "
     "target y = 1. That is 0/0 where σ rounds to 1, which is the minimum: runs that come to it "
-    "step on such a point before |g| is 1e-7, or not, and half of them end as not a number. "
-    "Without that term 61.8 % of the starts reach the minimum."
+    "either step on such a point before |g| is 1e-7, and end as not a number, or do not. Without "
+    "that term 61.8 % of the starts reach the minimum."
 )
 CRAWLING = (
     "along degenerate minima and non-strict saddles convergence is slower than any exponential, so "

@@ -80,7 +80,7 @@ class Config:
     swept_pixels: int = 80
     trapped: int = 4000
     flowing: int = 1000
-    networks: tuple[str, ...] = ("squares", "square_wave", "two_spirals")
+    networks: tuple[str, ...] = tuple(TASKS)
     network_methods: tuple[str, ...] = ()
     replicas: int = 100
     network_steps: int = MOST_STEPS
@@ -122,14 +122,14 @@ PRESETS: Mapping[str, Config] = {
         methods=("gd@0.1", "awb@0.1", "adam@0.1", "lc_gd_moderate@0.1"),
         pixels=80,
         near=100,
-        parts=("table", "maps", "flows"),
+        parts=("table", "maps", "flows", "networks"),
         trapped=1000,
         flowing=200,
-        replicas=20,
-        network_steps=100,
-        networks=("square_wave",),
+        networks=("squares",),
+        network_methods=("momentum@0.1",),
+        network_steps=50,
     ),
-    "quick": Config(),
+    "quick": Config(networks=("squares",), replicas=200),
     "paper": Config(
         problems=("poly_two", "poly_three", "poly_four", "poly_five", "cloche", "rat_two"),
         pixels=480,
@@ -138,7 +138,6 @@ PRESETS: Mapping[str, Config] = {
         trapped=100_000,
         flowing=20_000,
         replicas=10_000,
-        network_steps=20_000,
     ),
 }
 DEFAULT_PRESET = "quick"

@@ -13,6 +13,7 @@ from matplotlib.colors import ListedColormap
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
+from matplotlib.patheffects import Normal, Stroke
 
 from flowopt.diagnostics.basins import ELSEWHERE, LOST, UNFINISHED
 from studies.basins.author_networks import TASKS, Task
@@ -231,7 +232,10 @@ def _bars(axes: Axes, some: xr.Dataset, task: Task) -> None:
             place - 0.22: [inside.low, inside.high],
             place - 0.06: [100.0 - outside.high, 100.0 - outside.low],
         }.items():
-            axes.plot(edges, [height] * 2, color="black", marker="|", linewidth=1.0)
+            seen = [Stroke(linewidth=2.6, foreground="white"), Normal()]
+            axes.plot(
+                edges, [height] * 2, color="black", marker="|", linewidth=1.0, path_effects=seen
+            )
         record = task.records.get(entrant)
         if record is not None:
             theirs = (record.converged, record.unfinished, record.noisy, record.lost)

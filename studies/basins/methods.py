@@ -171,6 +171,27 @@ METHODS: Mapping[str, Callable[[float], Method]] = {
         lambda: fo.flows.adam(momentum_rate=1.0, square_rate=FORGETS_SQUARE / FORGETS)
     ),
 }
+MEANINGS: Mapping[str, str] = {
+    "gd": "gradient descent",
+    "momentum": "gradient descent along an average of the gradients that forgets 0.1 per step",
+    "momentum_euler": "momentum by explicit Euler, along the average of the step before",
+    "awb": "Adam without bias correction",
+    "adam": "Adam, with a constant of 1e-10 within its root",
+    "er": "Euler–Richardson: steps of gradient descent by an estimate of their error",
+    "lm_base": "Levenberg–Marquardt with a damping of 1/h",
+    "lm": "Levenberg–Marquardt by Hagan and Menhaj's rule, its damping at first 1/h",
+    "gd_em": "gd, each step begun with h and shortened until the loss falls",
+    "momentum_em": "momentum, each step begun with h and shortened until the energy falls",
+    "lc_gd": "gd, each step shortened until the loss falls at half of its rate along the equation, "
+    "the next begun with 10⁴ times the last",
+    "lc_gd_restart": "lc_gd, but each step begun with h",
+    "lc_gd_moderate": "lc_gd, but each step begun with twice the last",
+    "lc_momentum": "momentum, each step shortened until its energy falls at an eighth of its rate",
+    "gradient_flow": "the equation of gd, followed truly",
+    "momentum_ode": "the equation of momentum at h = 0.1, followed truly",
+    "awb_ode": "the equation of awb at h = 0.1, followed truly",
+    "adam_ode": "the equation of adam at h = 0.1, followed truly",
+}
 USUAL_STEP = 0.1
 
 

@@ -12,6 +12,7 @@ from tqdm.auto import tqdm
 
 from studies.basins.config import Config
 from studies.basins.parts import networks, portraits, sweeps, table, true_flows
+from studies.basins.report import report
 from studies.common.devices import checked_device
 from studies.common.manifest import manifest
 from studies.common.results import ResultFolder
@@ -52,7 +53,7 @@ def run(config: Config, *, out: Path, jobs: int = 1) -> ResultFolder:
     arrays = xr.merge(parts)
     arrays.attrs["sampling"] = config.sampling
     folder.write_dataset("arrays.nc", arrays)
-    folder.write_text("report.md", "# Basins of attraction\n\n" + "\n\n".join(sections) + "\n")
+    folder.write_text("report.md", report(sections))
     counts = {"units": sum(len(PARTS[name].units(config)) for name in config.parts)}
     device = checked_device(config.device)
     folder.write_json(

@@ -18,7 +18,7 @@ from studies.basins import maps
 from studies.basins import run as run_module
 from studies.basins.author import RECORDS
 from studies.basins.config import PRESETS, Config
-from studies.basins.methods import METHODS, method
+from studies.basins.methods import MEANINGS, METHODS, method
 from studies.basins.parts.portraits import names
 from studies.basins.parts.table import records, standard_errors
 from studies.basins.statistics import statistics, trap_violations
@@ -70,9 +70,18 @@ def test_the_report_says_how_many_cells_differ_and_is_printed(smoke):
     assert "0 of 60 cells differ" in report
 
 
+def test_the_report_explains_the_methods_in_its_tables_and_no_others(smoke):
+    report = (smoke[1] / "report.md").read_text(encoding="utf-8")
+    explained = {line[2:].partition(":")[0] for line in report.splitlines() if line[:2] == "- "}
+    used = {method.partition("@")[0] for method in [*SMOKE.network_methods, *names(SMOKE)]}
+    assert used <= explained and "lc_momentum" not in explained
+    assert list(MEANINGS) == list(METHODS)
+
+
 def test_figures_and_manifest_are_kept(smoke):
-    assert (smoke[1] / "maps_poly_two.png").read_bytes().startswith(b"\x89PNG")
-    assert (smoke[1] / "maps_poly_two.pdf").read_bytes().startswith(b"%PDF")
+    for name in ("maps_poly_two", "networks"):
+        assert (smoke[1] / f"{name}.png").read_bytes().startswith(b"\x89PNG")
+        assert (smoke[1] / f"{name}.pdf").read_bytes().startswith(b"%PDF")
     manifest = json.loads((smoke[1] / "manifest.json").read_text(encoding="utf-8"))
     assert manifest["digest"] == smoke[1].name
 
@@ -235,5 +244,5 @@ def test_a_cross_entropy_with_both_terms_is_the_same_but_where_an_output_rounds_
     landscape = maps.problem(record.problem)
     start = maps.uniform(-2.0, 2.0, 100, 0)
     torch.testing.assert_close(record.loss(start), landscape.loss(start), rtol=1e-13, atol=0.0)
-    (minimum,) = torch.tensor([record.points[0]], dtype=torch.float64)
-    assert not record.loss(minimum).isfinite() and landscape.loss(minimum).abs() < 1e-15
+    minimum = torch.tensor([record.points[0]], dtype=torch.float64)
+    assert record.loss(minimum).isnan() and landscape.loss(minimum).abs() < 1e-15

@@ -54,7 +54,7 @@ TABLES: Mapping[str, Mapping[str, tuple[str, str]]] = {
 NOTES = """\
 Where starts end: shares with the 95 % intervals of as many random starts. Diverged: the gradient is
 above 1000 or not finite; not converged: after 20000 steps; elsewhere: the gradient is small, no
-known point is near.
+known point is near. A start that passes a saddle with a gradient below the tolerance ends there.
 
 ≠ flow and ≠ own ODE: starts whose end is not that of the gradient flow, and of the equation that
 the method steps. Trap: of the starts below the lowest saddle, those that end in another well than
