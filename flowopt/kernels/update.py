@@ -19,6 +19,7 @@ from flowopt.kernels.native.inner.columns import BF16, F16, STORED
 from flowopt.kernels.native.launch import chunk_edges, chunk_threads
 from flowopt.kernels.native.machine import Machine, this_machine
 from flowopt.kernels.native.memory.spans import lay
+from flowopt.kernels.native.passes import passes_of
 from flowopt.kernels.native.team import run_pieces
 from flowopt.kernels.native.updates import Elementwise, print_update
 from flowopt.kernels.program import BOOL, F32, F64, I64, UnfitError
@@ -31,6 +32,8 @@ from flowopt.kernels.tracing.traced import Traced
 GRAIN = 1 << 15
 # Elements to whose multiples large tensors are divided: whole vectors and blocks.
 ALIGNED = 64
+# Elements of a chunk that is summed.
+SUMMED = 1 << 14
 # Types of tensors, as the printed code names them.
 NAMES = {torch.float64: F64, torch.float32: F32, torch.bfloat16: BF16, torch.float16: F16}
 
@@ -79,6 +82,7 @@ class Update:
         captured: Numbers that the step closes over, read anew at each launch.
         kept: Which numbers it changes.
         block: Elements that share values, by their index; chunks start where a block does.
+        passes: Kernels that sum over elements before the step, and how many sums each gives.
     """
 
     code: Code
@@ -88,20 +92,55 @@ class Update:
     captured: tuple[Tensor, ...]
     kept: tuple[int, ...]
     block: int
+    passes: tuple[tuple[Code, int], ...] = ()
 
-    def run(self, table: "Table", numbers: Sequence[float | int]) -> list[float | int]:
+    def totals(
+        self, table: "Table", place: int, numbers: Sequence[float | int], sums: Sequence[float]
+    ) -> list[float]:
+        """What a pass sums over all elements of a table.
+
+        Args:
+            table: The tensors.
+            place: Of the pass.
+            numbers: Shared by all elements.
+            sums: Of the passes before.
+        """
+        code, count = self.passes[place]
+        chunks = np.zeros((count, len(table.rows)))
+        unknown = [0.0] * (sum(count for _, count in self.passes) - len(sums))
+        self._launch(code, table, numbers, (*sums, *unknown), chunks)
+        return chunks.sum(1).tolist()
+
+    def run(
+        self, table: "Table", numbers: Sequence[float | int], sums: Sequence[float] = ()
+    ) -> list[float | int]:
         """Steps all tensors of a table; returns the numbers after the step."""
         given, kept = self._formats
-        memory = ctypes.create_string_buffer(given.size + kept.size)
-        given.pack_into(memory, 0, *numbers, *[tensor.item() for tensor in self.captured])
-        threads = chunk_threads(table.elements)
-        places = table.address, ctypes.addressof(memory)
-        run_pieces(self.code, places, table.edges(threads), (0, 0), threads)
+        memory = self._launch(self.code, table, numbers, sums)
         results = list(numbers)
         changed = kept.unpack_from(memory, given.size)
         for place, number in zip(self.kept, changed, strict=True):
             results[place] = number
         return results
+
+    def _launch(
+        self,
+        code: Code,
+        table: "Table",
+        numbers: Sequence[float | int],
+        sums: Sequence[float],
+        chunks: np.ndarray | None = None,
+    ) -> ctypes.Array:
+        """Runs a kernel; returns the numbers in memory, before and after."""
+        given, kept = self._formats
+        memory = ctypes.create_string_buffer(given.size + kept.size)
+        closed_over = [tensor.item() for tensor in self.captured]
+        given.pack_into(memory, 0, *numbers, *closed_over, *sums)
+        threads = chunk_threads(table.elements)
+        places = table.address, ctypes.addressof(memory)
+        room = (0, 0) if chunks is None else (chunks.ctypes.data, chunks.shape[1])
+        run_pieces(code, places, table.edges(threads), room, threads)
+        return memory
 
     @cached_property
     def writes(self) -> tuple[int, ...]:
@@ -172,12 +211,26 @@ def chunks(counts: np.ndarray, offsets: np.ndarray, columns: int, update: Update
     begins = np.column_stack([np.zeros_like(heads), heads]).ravel()
     sizes = np.column_stack([heads, counts - heads]).ravel()
     threads = chunk_threads(int(counts.sum()))
-    part, within, lengths, share = _shares(sizes, threads)
+    if update.passes:
+        part, within, lengths = _fixed(sizes)
+        share = None
+    else:
+        part, within, lengths, share = _shares(sizes, threads)
     owner, shift = part // 2, begins[part] + within
     rows = np.zeros((len(part), columns + 2), dtype=np.int64)
     rows[:, columns:] = np.column_stack([lengths, offsets[owner] + shift])
-    edges = np.searchsorted(share, np.arange(threads + 1)).tolist()
-    return Table(rows, np.cumsum(lengths), owner, shift * update.dtype.itemsize, {threads: edges})
+    edges = {}
+    if share is not None:
+        edges[threads] = np.searchsorted(share, np.arange(threads + 1)).tolist()
+    return Table(rows, np.cumsum(lengths), owner, shift * update.dtype.itemsize, edges)
+
+
+def _fixed(sizes: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Part of each chunk, its first element there and its elements, whatever the threads."""
+    pieces = -(-sizes // SUMMED)
+    part = np.repeat(np.arange(len(sizes)), pieces)
+    within = SUMMED * (np.arange(len(part)) - np.repeat(np.cumsum(pieces) - pieces, pieces))
+    return part, within, np.minimum(SUMMED, sizes[part] - within)
 
 
 def _shares(sizes: np.ndarray, threads: int) -> tuple[np.ndarray, ...]:
@@ -228,22 +281,29 @@ def build_update(
     samples.append(torch.zeros(1, dtype=torch.int64))
     samples += [torch.ones((), dtype=kind) for kind in numbers]
     lanes = [True] * (columns + 1) + [False] * len(numbers)
-    traced = trace(function, samples, lanes)
-    work, kept = _elementwise(traced, columns, len(numbers), NAMES[dtype])
-    narrow = not work.calls and all(
-        work.program.nodes[i].dtype in (F32, BOOL) for i in work.used if i not in work.uniform
-    )
-    # Twice as many float32 numbers as float64 ones fill a register.
-    source = print_update(work, (2 if narrow else 1) * machine.width, machine.vector_function)
+    traced = trace(function, samples, lanes, element=True)
+    works, kept = _elementwise(traced, columns, len(numbers), NAMES[dtype])
+    codes = [_printed(work, machine) for work in works]
+    work = works[-1]
     return Update(
-        load(source.text, source.symbols, machine),
+        codes[-1],
         dtype,
         tuple(result is not None for result in work.results),
         tuple(work.program.nodes[i].dtype for i in work.numbers),
         traced.captured,
         kept,
-        WORDS if work.blocked else 1,
+        WORDS if any(work.blocked for work in works) else 1,
+        tuple((code, len(work.sums)) for code, work in zip(codes[:-1], works[:-1], strict=True)),
     )
+
+
+def _printed(work: Elementwise, machine: Machine) -> Code:
+    narrow = not work.calls and all(
+        work.program.nodes[i].dtype in (F32, BOOL) for i in work.used if i not in work.uniform
+    )
+    # Twice as many float32 numbers as float64 ones fill a register.
+    source = print_update(work, (2 if narrow else 1) * machine.width, machine.vector_function)
+    return load(source.text, source.symbols, machine)
 
 
 def working(dtype: torch.dtype) -> torch.dtype:
@@ -265,8 +325,8 @@ def _check_known(dtype: torch.dtype, machine: Machine) -> None:
 
 def _elementwise(
     traced: Traced, columns: int, count: int, stored: str
-) -> tuple[Elementwise, tuple[int, ...]]:
-    """What is computed for one element, and which numbers change."""
+) -> tuple[list[Elementwise], tuple[int, ...]]:
+    """What the passes of a step compute for one element, and which numbers change."""
     program, arguments, outputs = traced.program, traced.arguments, traced.outputs
     if any(node.op == "gather" for node in program.nodes):
         raise UnfitError("the step looks up a tensor at computed places")
@@ -292,14 +352,17 @@ def _elementwise(
         inputs[columns],
         numbers,
         tuple(changed.values()),
+        (),
         stored,
     )
+    works = passes_of(work, len(inputs))
+    work = works[-1]
     if not work.uniform.issuperset(work.kept):
         raise UnfitError("a number that all elements share depends on single elements")
-    for place, index in changed.items():
+    for place, index in zip(changed, work.kept, strict=True):
         if program.nodes[index].dtype != program.nodes[numbers[place]].dtype:
             raise UnfitError("a step changes the type of a number")
     dtype = STORED[stored].dtype
-    if any(r is not None and program.nodes[r].dtype != dtype for r in results):
+    if any(r is not None and program.nodes[r].dtype != dtype for r in work.results):
         raise UnfitError("a step changes the type of a tensor")
-    return work, tuple(changed)
+    return works, tuple(changed)

@@ -69,8 +69,8 @@ class FlowOptimizer(Optimizer):
             the message names parameter and step and, where a closure gives the loss, the energies
             with which the last step began.
         compile: Whether to step all tensors of a group by one native kernel, in place: on the
-            CPU, schemes that need no closure, flows without `total`. bfloat16 and float16 are
-            stepped in float32 and rounded once, where eager steps round every operation.
+            CPU, schemes that need no closure. bfloat16 and float16 are stepped in float32 and
+            rounded once, where eager steps round every operation.
 
     Raises:
         CompatibilityError: Flow and scheme do not fit, or compile=True and they have no kernel;

@@ -105,10 +105,19 @@ class Tensors:
             raise CompatibilityError(SHARED)
         self._table.move(addresses)
 
-    def run(self, update: Update, numbers: Sequence[float | int]) -> list[float | int]:
+    def totals(
+        self, update: Update, place: int, numbers: Sequence[float | int], sums: Sequence[float]
+    ) -> list[float]:
+        """What a pass of an update sums over all tensors, given the sums before."""
+        assert self._table is not None
+        return update.totals(self._table, place, numbers, sums)
+
+    def run(
+        self, update: Update, numbers: Sequence[float | int], sums: Sequence[float] = ()
+    ) -> list[float | int]:
         """One step of all tensors; returns the numbers after it."""
         assert self._table is not None
-        results = update.run(self._table, numbers)
+        results = update.run(self._table, numbers, sums)
         for tensor, copy in self._copies:
             tensor.copy_(copy)
         # Autograd is told, as by any operation in place.

@@ -90,7 +90,8 @@ class AdaptiveLangevin(FlowOptimizer):
         seed: Of the noise; None takes `torch.initial_seed()`.
         foreach: As for `FlowOptimizer`.
         error_if_nonfinite: As for `FlowOptimizer`.
-        compile: Only False: the thermostat sums over all elements.
+        compile: Whether to step all tensors of a group by native kernels: one for each time that
+            the thermostat looks at all elements, and one that steps.
 
     Raises:
         ConfigurationError: A value is negative, or the thermostat is too fast for the step size.
@@ -164,7 +165,8 @@ class AdLaLa(FlowOptimizer):
         seed: Of the noise; None takes `torch.initial_seed()`.
         foreach: As for `FlowOptimizer`.
         error_if_nonfinite: As for `FlowOptimizer`.
-        compile: Only False: the thermostat sums over all elements.
+        compile: Whether to step all tensors of a group by native kernels: one for each time that
+            the thermostat looks at all elements, and one that steps.
 
     Raises:
         ConfigurationError: A value is negative, there is one group, or the thermostat can not hold

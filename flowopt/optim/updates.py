@@ -18,7 +18,6 @@ from flowopt.kernels.step import frozen
 from flowopt.kernels.update import ElementNoise, Update, build_update, working
 from flowopt.optim.tensors import Elements, Tensors, UnlikeError, offsets_of
 from flowopt.stepper import Carry, Stepper
-from flowopt.symbolic.functions import total
 
 MOST_UPDATES = 64
 # Elements with which a new kernel is compared with eager torch.
@@ -93,8 +92,7 @@ class NativeSteps:
                 own = [[column[i] for i in chosen] for column in columns]
                 rest = elements._replace(offsets=offsets[chosen])
                 work.append(self._taken(place, plan, dtype, own, rest))
-        results = [tensors.run(update, numbers) for tensors, update in work]
-        return results[0]
+        return _stepped(work, numbers)
 
     def _taken(
         self,
@@ -119,6 +117,18 @@ class NativeSteps:
             # The plan is kept, so that no other object takes the place of its parts.
             self._updates[key] = _checked(plan, dtype), plan
         return self._updates[key][0]
+
+
+def _stepped(
+    work: Sequence[tuple[Tensors, Update]], numbers: Sequence[float | int]
+) -> list[float | int]:
+    """Steps tensors, those of each type by their own update; the numbers after the step."""
+    sums: list[float] = []
+    for place in range(len(work[0][1].passes)):
+        parts = [tensors.totals(update, place, numbers, sums) for tensors, update in work]
+        sums += map(sum, zip(*parts, strict=True))
+    results = [tensors.run(update, numbers, sums) for tensors, update in work]
+    return results[0]
 
 
 class Prepared(NamedTuple):
@@ -222,12 +232,6 @@ class _NoOracle:
 def _checked(plan: Plan, dtype: torch.dtype) -> Update:
     """The kernel of a plan, compared with eager torch when it is made."""
     flow, scheme, kept = plan.flow, plan.scheme, []
-    if any(
-        formula.has(total)
-        for term in flow.equations.terms
-        for formula in (*term.drift.values(), *term.diffusion.values())
-    ):
-        raise UnfitError(f"flow {flow.name!r} sums over elements")
     held = any(isinstance(value, Tensor) for value in getattr(scheme, "__dict__", {}).values())
     what = id(scheme) if held else frozen(scheme, kept)
     key = (flow.equations, flow.name, flow.per_step, what, plan.maximize, dtype)
@@ -261,7 +265,7 @@ def _compare(update: Update, plan: Plan, dtype: torch.dtype) -> None:
     columns = [list(leaves) for leaves in (*variables.values(), gradient)]
     tensors.take(columns, Elements(offsets[0], None), update)
     shared = [*state.scalars.values(), half, state.step, *settings, plan.step_size, half]
-    numbers = tensors.run(update, [*(value.item() for value in shared), 11, offsets[0]])
+    numbers = _stepped([(tensors, update)], [*(value.item() for value in shared), 11, offsets[0]])
     after = [*expected.scalars.values(), expected.time, expected.step]
     pairs = list(zip(torch.tensor(numbers, dtype=torch.float64), after, strict=False))
     for name, leaves in variables.items():

@@ -315,14 +315,6 @@ def test_the_blocks_of_an_optimizer_are_its_groups():
         FlowOptimizer(module.parameters(), flow, SCHEME)
 
 
-def test_a_thermostat_has_no_kernel_and_moves_nothing():
-    module = small_network()
-    optimizer = AdLaLa(groups_of(module), compile=True)
-    with pytest.raises(fo.CompatibilityError, match="sums over elements"):
-        train(module, optimizer, steps=1)
-    assert_identical(flat_parameters(module), flat_parameters(small_network()))
-
-
 def test_a_preset_of_torch_has_one_method():
     with pytest.raises(fo.CompatibilityError, match="Adam is one method for all groups"):
         fo.optim.Adam(groups_of(small_network(), {"flow": BALL}))

@@ -47,14 +47,12 @@ KINDS = {
     "Langevin": langevin,
     "AdLaLa": adlala,
 }
-# A thermostat sums over elements, which no kernel of one element at a time does.
-NOT_COMPILED = {"AdLaLa"}
 CASES = [
     pytest.param(name, dtype, way, id=f"{name} {str(dtype).removeprefix('torch.')} {way}")
     for name in KINDS
     for dtype in DTYPES
     for way in ("lists", "loop", "compiled")
-    if way != "compiled" or (name not in NOT_COMPILED and dtype != torch.bfloat16)
+    if way != "compiled" or dtype != torch.bfloat16
 ]
 WAYS = {"lists": {}, "loop": {"foreach": False}, "compiled": {"compile": True}}
 

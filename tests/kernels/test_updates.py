@@ -25,8 +25,6 @@ from tests.reference.pairs import drift_schemes
 
 # Flows and maps without functions beyond + - * / and roots, per element.
 EXACT = {"gradient_flow", "momentum_ema", "heavy_ball"}
-# One launch steps elements without knowing the others: these are refused, as a test below says.
-SUMS = {name for name in FLOWS if "total(" in str(FLOWS[name].build().equations.terms)}
 
 
 def fitting():
@@ -34,7 +32,7 @@ def fitting():
     for name, entry in FLOWS.items():
         flow = entry.build()
         for scheme in [*map(fo.Splitting, entry.words), *drift_schemes(name)]:
-            if scheme.closure_free(flow) and name not in SUMS:
+            if scheme.closure_free(flow):
                 yield pytest.param(name, scheme, id=f"{name} {scheme!r}")
 
 
@@ -264,15 +262,6 @@ def test_a_word_that_needs_a_closure_is_refused_when_made():
     flow = fo.flows.langevin(friction=1.0, temperature=0.1)
     with pytest.raises(fo.CompatibilityError, match=r"use Splitting\('BAOA'\)"):
         fo.optim.FlowOptimizer(parameters(), flow, fo.Splitting("BAOAB"), compile=True)
-
-
-def test_a_flow_that_sums_over_elements_is_refused():
-    flow = fo.Flow.from_text("A: dtheta/dt = -g/sqrt(1 + total(g**2))")
-    moving = parameters()
-    gradients(moving, 0)
-    optimizer = fo.optim.FlowOptimizer(moving, flow, fo.Euler(), lr=0.1, compile=True)
-    with pytest.raises(fo.CompatibilityError, match="sums over elements"):
-        optimizer.step()
 
 
 def test_a_flow_that_moves_by_the_loss_takes_it_from_the_closure():

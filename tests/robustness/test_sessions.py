@@ -52,10 +52,9 @@ class Training(RuleBasedStateMachine):
 
         if kind.theirs:
             self.worlds["torch"] = world({}, theirs=True)
-        ways = {n: options for n, options in WAYS.items() if kind.compiled or n != "compiled"}
-        self.worlds |= {name: world(options) for name, options in ways.items()}
-        self.way = way if way in ways else "loop"
-        self.uninterrupted = world(ways[self.way], interrupted=False)
+        self.worlds |= {name: world(options) for name, options in WAYS.items()}
+        self.way = way
+        self.uninterrupted = world(WAYS[way], interrupted=False)
         self.worlds["uninterrupted"] = self.uninterrupted
 
     @property

@@ -28,14 +28,12 @@ class Kind:
     Attributes:
         ours: (parameters or groups, options) → our optimizer.
         theirs: The same of torch's.
-        compiled: Whether there is a kernel.
         sums: Whether a step sums over elements.
         group: Place of a group → what stands in it beside its parameters.
     """
 
     ours: Callable[..., torch.optim.Optimizer]
     theirs: Callable[..., torch.optim.Optimizer] | None = None
-    compiled: bool = True
     sums: bool = False
     group: Callable[[int], dict[str, Any]] = lambda place: {}
 
@@ -60,7 +58,7 @@ def equation(word: str, make: Callable[..., fo.Flow], sums: bool = False, **sett
         own = make(**settings), fo.Splitting(word)
         return fo.optim.FlowOptimizer(params, *own, lr=0.1, seed=5, **options)
 
-    return Kind(ours, compiled=not sums, sums=sums)
+    return Kind(ours, sums=sums)
 
 
 def blocks(place: int) -> dict[str, Any]:

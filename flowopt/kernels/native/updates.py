@@ -1,11 +1,12 @@
 """The update template: one step of every element of many tensors, wherever they lie, in place.
 
-    i64 run(ptr table, ptr numbers, i64 first, i64 last, i64 unused, i64 unused)
+    i64 run(ptr table, ptr numbers, i64 first, i64 last, i64 sums, i64 chunks)
 
-steps the chunks first … last − 1 of a table. A row of the table holds the address of each column
-(a variable or the gradient) at the chunk's first element, how many elements it has, and the index
-of its first element among all. `numbers` holds what all elements share, eight bytes each: inputs,
-then results, which are written with the first chunk.
+steps the chunks first … last − 1 of a table, or sums over their elements. A row of the table holds
+the address of each column (a variable or the gradient) at the chunk's first element, how many
+elements it has, and the index of its first element among all. `numbers` holds what all elements
+share, eight bytes each: inputs, then results, which are written with the first chunk. Sums go to
+(sum, chunk), float64.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -15,6 +16,7 @@ from typing import NamedTuple
 
 from flowopt.core.noise import WORDS
 from flowopt.kernels.native.inner.columns import Columns
+from flowopt.kernels.native.inner.sums import Sums
 from flowopt.kernels.native.printer import TYPES, Module
 from flowopt.kernels.program import FUNCTIONS, I64, Node, Program
 
@@ -34,6 +36,7 @@ class Elementwise:
         element: Input value that is the index of an element.
         numbers: Input values that all elements share.
         kept: Result values that all elements share.
+        sums: Values to be summed over all elements, float64.
         stored: How the columns lie in memory, a key of `STORED`.
     """
 
@@ -43,12 +46,18 @@ class Elementwise:
     element: int
     numbers: Sequence[int]
     kept: Sequence[int]
+    sums: Sequence[int]
     stored: str
 
     @cached_property
     def used(self) -> list[int]:
         """All values, operands first."""
-        return self.program.needed([*(r for r in self.results if r is not None), *self.kept])
+        return self.program.needed([*self.single, *self.kept])
+
+    @property
+    def single(self) -> set[int]:
+        """What is computed for every element in the end."""
+        return {*(r for r in self.results if r is not None), *self.sums}
 
     @cached_property
     def uniform(self) -> frozenset[int]:
@@ -78,7 +87,7 @@ class Elementwise:
     @cached_property
     def border(self) -> list[int]:
         """Values of blocks that single elements need."""
-        needed = {r for r in self.results if r is not None}
+        needed = self.single
         for index in self.used:
             if index not in self.blocked:
                 needed.update(self.program.nodes[index].args)
@@ -122,8 +131,8 @@ def print_update(
     text = "\n".join(
         [
             *module.declarations,
-            "define i64 @run(ptr %table, ptr %numbers, i64 %first, i64 %last, i64 %idle, "
-            f"i64 %unused) nounwind {attributes} {{",
+            "define i64 @run(ptr %table, ptr %numbers, i64 %first, i64 %last, i64 %sums.at, "
+            f"i64 %chunks) nounwind {attributes} {{",
             *module.lines,
             "}",
             "",
@@ -141,6 +150,7 @@ class _Template:
         self.shared: dict[int, str] = {}
         self.splats: dict[int, str] = {}
         self.memory = Columns(module, work.stored)
+        self.sums = Sums(module, len(work.sums))
 
     def write(self) -> None:
         """All blocks."""
@@ -162,6 +172,7 @@ class _Template:
             if index in work.uniform and index not in self.shared:
                 self.shared[index] = self._scalar(index)
         self._spread_out()
+        self.sums.begin("%sums.at")
         put("%keeps = icmp eq i64 %first, 0")
         put("br i1 %keeps, label %results, label %start")
         self.module.label("results")
@@ -189,7 +200,7 @@ class _Template:
     def _spread_out(self) -> None:
         """Puts into every lane what the elements need."""
         work, program = self.work, self.work.program
-        needed = {r for r in work.results if r is not None}
+        needed = work.single
         for index in work.used:
             if index not in work.uniform:
                 needed.update(program.nodes[index].args)
@@ -216,6 +227,7 @@ class _Template:
             put(f"%{name} = load i64, ptr {address}")
         put("%c.next = add i64 %c, 1")
         put("%further = icmp slt i64 %c.next, %last")
+        self.sums.clear()
         whole = "%length"
         if self.work.blocked:
             put(f"%within = and i64 %offset, {WORDS - 1}")
@@ -239,6 +251,8 @@ class _Template:
         ]
         for place, found in zip(places, values, strict=True):
             self._store_all(place, found, self.memory.store)
+            for number, index in enumerate(self.work.sums):
+                self.sums.add(number, found[index])
         put(f"%i.next = add i64 %i, {self.width * self.copies}")
         put("%more = icmp slt i64 %i.next, %full")
         put("br i1 %more, label %body, label %check")
@@ -258,6 +272,8 @@ class _Template:
         self._store_all(
             "%k", found, lambda address, value: self.memory.store_some(address, value, "%mask")
         )
+        for number, index in enumerate(self.work.sums):
+            self.sums.add(number, found[index], "%mask")
         put(f"%k.next = add i64 %k, {self.width}")
         put("%again = icmp slt i64 %k.next, %length")
         put("br i1 %again, label %tail, label %next")
@@ -265,6 +281,7 @@ class _Template:
     def _next(self) -> None:
         put = self.module.put
         self.module.label("next")
+        self.sums.end("%c", "%chunks")
         put("br i1 %further, label %chunk, label %exit")
         self.module.label("exit")
         put("ret i64 0")

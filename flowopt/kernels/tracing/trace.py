@@ -13,7 +13,7 @@ from torch._subclasses.fake_tensor import DataDependentOutputException, DynamicO
 from torch.fx.experimental.proxy_tensor import make_fx
 from torch.fx.experimental.symbolic_shapes import GuardOnDataDependentSymNode
 
-from flowopt.kernels.program import I64, MOST_OPERATIONS, Program, UnfitError
+from flowopt.kernels.program import F64, I64, MOST_OPERATIONS, Program, UnfitError
 from flowopt.kernels.scalar import BITS, Scalar, scalar_dtype
 from flowopt.kernels.tracing import wide
 from flowopt.kernels.tracing.arrays import (
@@ -45,6 +45,7 @@ def trace(
     inputs: Sequence[Tensor],
     lanes: Sequence[bool],
     rows: Rows | None = None,
+    element: bool = False,
 ) -> Traced:
     """Traces a function of tensors that returns a flat list of tensors.
 
@@ -54,6 +55,7 @@ def trace(
         lanes: Which of them have one value per trajectory.
         rows: What the function's `over_rows` computes. With it, one value stands for all elements
             of an input that has several per trajectory.
+        element: Whether a lane is one of many elements: what sums over (1,) sums over all of them.
 
     Raises:
         UnfitError: The function can not be written as a scalar program.
@@ -86,15 +88,21 @@ def trace(
         Argument(lane, t.dtype, tuple(t.shape), rows is not None and lane and t.numel() > 1)
         for lane, t in zip(lanes, inputs, strict=True)
     ]
-    return _Lowering(module, arguments, rows).run()
+    return _Lowering(module, arguments, rows, element).run()
 
 
 class _Lowering:
     """Follows a graph node by node with arrays of scalars for its tensors."""
 
-    def __init__(self, module: torch.fx.GraphModule, arguments: list[Argument], rows: Rows | None):
+    def __init__(
+        self,
+        module: torch.fx.GraphModule,
+        arguments: list[Argument],
+        rows: Rows | None,
+        element: bool,
+    ):
         self.module = module
-        self.rows = rows
+        self.rows, self.element = rows, element
         self.program = Program()
         self.arguments = arguments
         self.inputs = len(arguments)
@@ -250,6 +258,11 @@ class _Lowering:
                 return table
         if name in COPIES:
             return COPIES[name](*values)
+        if self.element and name.partition(".")[0] == "sum" and values[0].shape == (1,):
+            summand = self.program.convert(int(values[0].ids[0]), F64)
+            found = self.program.emit("total", F64, summand)
+            found = self.program.convert(found, scalar_dtype(out.dtype))
+            return Array(self.program, np.full(out.shape, found), out.dtype)
         if name in REDUCTIONS:
             kind = (out[0] if isinstance(out, tuple | list) else out).dtype
             return REDUCTIONS[name](values[0].converted(kind), *values[1:])
