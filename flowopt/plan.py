@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
-from functools import cache
+from functools import cache, partial
 
 import torch
 from torch import Tensor
@@ -16,12 +16,11 @@ from flowopt.core.interfaces import (
     Oracle,
     Point,
     Proposal,
-    Sample,
     Scheme,
     StepControl,
 )
 from flowopt.core.noise import seeded_noise
-from flowopt.core.oracle import Problem, as_oracle
+from flowopt.core.oracle import Problem, as_oracle, drawn
 from flowopt.core.state import Leaves, State
 from flowopt.errors import ConfigurationError, DataError
 from flowopt.stepper import Carry, Stepper
@@ -85,8 +84,8 @@ def joined(
 
     @cache
     def evaluate() -> Evaluation:
-        sample = drawn(oracle, step, seed) if sampled else oracle.draw(first - behind, seed, batch)
-        return view.evaluate(position, sample)
+        draw = partial(oracle.draw, seed=seed, batch=batch)
+        return view.evaluate(position, drawn(draw, step) if sampled else draw(first - behind))
 
     state = earlier or _begun(flow, scheme, control, position, step, evaluate)
     stepper = Stepper(
@@ -170,29 +169,6 @@ def _moved(start: object, device: torch.device | str) -> object:
     return start
 
 
-def drawn(oracle: Oracle, step: Tensor, seed: int) -> Sample:
-    """The minibatch of each trajectory's own step.
-
-    Args:
-        oracle: The problem.
-        step: Step numbers, (*batch,), int64.
-        seed: Of the run.
-
-    Returns:
-        What the oracle draws; where step numbers differ, (*batch, size).
-    """
-    batch = tuple(step.shape)
-    numbers = step.reshape(-1).tolist()
-    samples = {number: oracle.draw(number, seed, batch) for number in sorted(set(numbers))}
-    if len(samples) == 1:
-        return samples[numbers[0]]
-    drawn_for = [samples[number] for number in numbers]
-    own = [sample for sample in drawn_for if sample is not None]
-    if not own:
-        return None
-    return torch.stack([s if s.ndim == 1 else s[place] for place, s in enumerate(own)])
-
-
 def one_per_trial(stepper: Stepper, first: int, seed: int, batch: tuple[int, ...]) -> Attempt:
     """Trials that end on the minibatch of the next."""
     draw = stepper.oracle.draw
@@ -209,14 +185,15 @@ def one_per_trial(stepper: Stepper, first: int, seed: int, batch: tuple[int, ...
 
 def one_per_step(stepper: Stepper, seed: int, step: Tensor) -> Attempt:
     """Trials that start and end on the minibatch of their step, until one is accepted."""
-    sample = drawn(stepper.oracle, step, seed)
+    draw = partial(stepper.oracle.draw, seed=seed, batch=tuple(step.shape))
+    sample = drawn(draw, step)
 
     def attempt(carry: Carry) -> tuple[Carry, Proposal]:
         nonlocal sample
         after, proposal = stepper.attempt(carry, sample, sample)
         moved = after.state.step != carry.state.step
         if bool(moved.any()):
-            sample = drawn(stepper.oracle, after.state.step, seed)
+            sample = drawn(draw, after.state.step)
             after = stepper.renewed(after, moved, sample)
         return after, proposal
 

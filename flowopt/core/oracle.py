@@ -1,5 +1,6 @@
 """Any object with `dim` and `loss(theta)` as an oracle."""
 
+from collections.abc import Callable
 from typing import Protocol, TypeGuard
 
 import torch
@@ -164,3 +165,24 @@ def as_oracle(problem: object, dtype: torch.dtype, device: torch.device) -> Orac
 
 def _is_oracle(problem: object) -> TypeGuard[Oracle]:
     return hasattr(problem, "evaluate") and hasattr(problem, "leaves")
+
+
+def drawn(draw: Callable[[int], Sample], step: Tensor) -> Sample:
+    """The minibatch of each trajectory's own step.
+
+    Args:
+        draw: From a step number to its minibatch.
+        step: Step numbers, (*batch,), int64.
+
+    Returns:
+        What is drawn; where step numbers differ, (*batch, size).
+    """
+    numbers = step.reshape(-1).tolist()
+    samples = {number: draw(number) for number in sorted(set(numbers))}
+    if len(samples) == 1:
+        return samples[numbers[0]]
+    drawn_for = [samples[number] for number in numbers]
+    own = [sample for sample in drawn_for if sample is not None]
+    if not own:
+        return None
+    return torch.stack([s if s.ndim == 1 else s[place] for place, s in enumerate(own)])

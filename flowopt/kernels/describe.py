@@ -81,7 +81,7 @@ def describe(stepper: Any, carry: Any) -> Description:
         UnfitError: There is no kernel for this stepper; the message says why.
     """
     check_place(stepper, carry.state)
-    order = Draws(stepper.oracle, 0, carry.state.batch).ahead(0, 1)
+    order = Draws(stepper, 0, carry.state.batch).ahead((0, 0), 1)
     inputs = inputs_of(stepper, carry, order=order)
     traced = Traces().get(stepper, inputs).step.traced
     loop = as_loop(traced, inputs.status, shared_places(inputs._replace(unknown=frozenset())))
@@ -254,7 +254,7 @@ def _names(stepper: Any, inputs: Inputs) -> list[list[str]]:
     if "noise" in surroundings:
         around["noise"] = ["seed", "trajectory"]
     if "order" in surroundings:
-        names = ["rows", "first_drawn", "rows_per_step", "rows_side_by_side"]
+        names = ["rows", "first_drawn", "rows_per_step", "row_stride", "trajectory_stride"]
         around["order"] = names[: len(surroundings["order"])]
     names = pytree.tree_leaves((named, {part: around[part] for part in surroundings}))
     found = []

@@ -5,6 +5,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from flowopt.core.oracle import drawn
 from flowopt.kernels.program import UnfitError
 
 # Steps ahead where nobody knows how many there will be.
@@ -16,9 +17,9 @@ WIDEST_BLOCK = 64
 MOST_ROWS = 1 << 22
 
 
-def latest(state: Any) -> int:
-    """Step number of the trajectories that run: ended ones do not move on."""
-    return int(state.step.max()) if state.step.numel() else 0
+def reached(step: Tensor) -> tuple[int, int]:
+    """The smallest and the largest of step numbers."""
+    return (int(step.min()), int(step.max())) if step.numel() else (0, 0)
 
 
 class Order(NamedTuple):
@@ -29,13 +30,16 @@ class Order(NamedTuple):
             has its own, those of all replicas side by side, and some more at the end.
         first: Step number of the first minibatch, 0-d int64.
         size: Rows of a minibatch, 0-d int64.
-        stride: From a replica's row to its next, 0-d int64; None where replicas share rows.
+        stride: From a trajectory's row to its next, 0-d int64; None where all that run are at the
+            same step and share rows.
+        aside: From a trajectory's rows to those of its neighbour, 0-d int64.
     """
 
     rows: Tensor
     first: Tensor
     size: Tensor
     stride: Tensor | None = None
+    aside: Tensor | None = None
 
     @property
     def tensors(self) -> list[Tensor]:
@@ -47,44 +51,58 @@ class Draws:
     """Minibatches of a problem.
 
     Args:
-        oracle: The problem.
+        stepper: With the problem; where its control rejects steps, trajectories part ways.
         seed: Of the run.
         batch: Shape of the ensemble.
         chosen: Replicas of it, where not all are looked at.
     """
 
     def __init__(
-        self, oracle: Any, seed: int, batch: tuple[int, ...], chosen: Tensor | None = None
+        self, stepper: Any, seed: int, batch: tuple[int, ...], chosen: Tensor | None = None
     ):
         """See the class."""
-        self._oracle, self._seed, self._batch = oracle, seed, tuple(batch)
+        self._stepper, self._seed, self._batch = stepper, seed, tuple(batch)
         self._chosen = chosen
 
     def of(self, chosen: Tensor) -> "Draws":
         """What some of the replicas see."""
-        return Draws(self._oracle, self._seed, self._batch, chosen)
+        return Draws(self._stepper, self._seed, self._batch, chosen)
 
     def at(self, step: int) -> Tensor | None:
         """The minibatch of a step, (size,) or (replicas, size); None for all rows."""
-        sample = self._oracle.draw(step, self._seed, self._batch)
+        sample = self._stepper.oracle.draw(step, self._seed, self._batch)
         if sample is None or sample.ndim == 1 or self._chosen is None:
             return sample
         return sample[self._chosen]
 
-    def ahead(self, step: int, count: int) -> Order | None:
-        """Minibatches of so many steps, the one before and the one after; None for all rows."""
-        first = max(step - 1, 0)
+    def of_steps(self, step: Tensor) -> Tensor | None:
+        """The minibatches of some trajectories' steps, (*batch,)."""
+        if self._stepper.sampled:
+            return drawn(self.at, step)
+        _, latest = reached(step)
+        return self.at(latest)
+
+    def ahead(self, steps: tuple[int, int], count: int) -> Order | None:
+        """Minibatches of so many steps, the one before and the one after; None for all rows.
+
+        Args:
+            steps: The first and the last that a trajectory is at.
+            count: Of each trajectory.
+        """
+        first = max(steps[0] - 1, 0)
         known = self.at(first)
         if known is None:
             return None
-        rows = [known, *(self.at(number) for number in range(first + 1, step + count + 1))]
-        drawn = torch.stack(rows).to(torch.int64)
+        rows = [known, *(self.at(number) for number in range(first + 1, steps[1] + count + 1))]
+        together = torch.stack(rows).to(torch.int64)
         start, size = torch.tensor(first), torch.tensor(known.shape[-1])
         if known.ndim == 1:
-            return Order(drawn.reshape(-1), start, size)
-        side_by_side = drawn.transpose(1, 2).reshape(-1)
+            apart = (torch.tensor(1), torch.tensor(0)) if self._stepper.sampled else ()
+            return Order(together.reshape(-1), start, size, *apart)
+        side_by_side = together.transpose(1, 2).reshape(-1)
         more = side_by_side.new_zeros(WIDEST_BLOCK)
-        return Order(torch.cat([side_by_side, more]), start, size, torch.tensor(len(known)))
+        apart = torch.tensor(len(known)), torch.tensor(1)
+        return Order(torch.cat([side_by_side, more]), start, size, *apart)
 
     def most_ahead(self, step: int) -> int:
         """For how many steps to draw at most."""
@@ -93,16 +111,15 @@ class Draws:
             return FAR_AHEAD
         return max(1, MOST_ROWS // known.numel())
 
-    def check(self, rejects: bool) -> None:
-        """Raises `UnfitError` for minibatches that a kernel can not see.
-
-        Args:
-            rejects: Whether the control rejects steps, so that steps and trials differ.
-        """
+    def check(self) -> None:
+        """Raises `UnfitError` for minibatches that a kernel can not see."""
         sample = self.at(0)
-        if sample is not None and rejects:
+        if sample is None:
+            return
+        if sample.ndim > 1 and self._stepper.sampled:
             raise UnfitError(
-                "the control rejects steps, and trajectories then see different minibatches"
+                "the control rejects steps, and replicas that draw minibatches for themselves "
+                "would have to draw them for ever more steps at once"
             )
-        if sample is not None and not hasattr(self._oracle, "evaluate_rows"):
+        if not hasattr(self._stepper.oracle, "evaluate_rows"):
             raise UnfitError("the problem draws minibatches")

@@ -11,10 +11,10 @@ from torch.utils import _pytree as pytree
 
 from flowopt.core.trajectory import Status
 from flowopt.kernels.batch import Batch, spread
-from flowopt.kernels.drawing import LOOKED_AHEAD, Draws, latest
+from flowopt.kernels.drawing import LOOKED_AHEAD, Draws, reached
 from flowopt.kernels.inputs import grown, inputs_of, lanes_of_memory, rebound, some_of
 from flowopt.kernels.program import UnfitError
-from flowopt.kernels.step import Traces, first_drawn, started
+from flowopt.kernels.step import Traces, first_drawn, started, tried
 from flowopt.kernels.tracing.guard import still_reads
 
 # A launch is not interrupted, so it is kept short; results do not depend on this.
@@ -50,7 +50,7 @@ class Runner:
         """See the class."""
         check_place(stepper, state)
         self.stepper = stepper
-        self._draws = Draws(stepper.oracle, seed, state.batch)
+        self._draws = Draws(stepper, seed, state.batch)
         self._first = state.step.reshape(-1)
         try:
             self._batch = _begun(stepper, state, self._draws, renew=False)
@@ -77,16 +77,16 @@ class Runner:
         )
         self._batch.refresh(step_size, memory)
         if self._batch.inputs.order:
-            trials = min(trials, self._steps_ahead(carry.state))
-            order = self._draws.ahead(latest(carry.state), trials)
+            steps = reached(_running(self._batch))
+            trials = min(trials, self._steps_ahead(steps[0]))
+            order = self._draws.ahead(steps, trials)
             assert order is not None
             for place, tensor in zip(self._batch.inputs.order, order.tensors, strict=True):
                 self._batch.arguments[place] = tensor
         return self._batch.run(trials)
 
-    def _steps_ahead(self, state: Any) -> int:
+    def _steps_ahead(self, now: int) -> int:
         """For how many steps to draw minibatches."""
-        now = latest(state)
         most = self._draws.most_ahead(now)
         if self.stepper.last_step is None:
             return min(LOOKED_AHEAD, most)
@@ -113,6 +113,12 @@ class Runner:
         return int(taken.max()) if taken.numel() else 0
 
 
+def _running(batch: Batch) -> Tensor:
+    """Step numbers of the trajectories that run."""
+    carry = batch.carry()
+    return carry.state.step[carry.status == int(Status.RUNNING)]
+
+
 def _begun(stepper: Any, state: Any, draws: Draws, *, renew: bool) -> Batch:
     """The batch at its start, compared with eager torch at some of the trajectories.
 
@@ -123,40 +129,40 @@ def _begun(stepper: Any, state: Any, draws: Draws, *, renew: bool) -> Batch:
     """
     chosen = spread(torch.zeros(state.batch, dtype=torch.int8))
     few = some_of(stepper, state, chosen)
-    now = latest(state)
-    begin = int(first_drawn(stepper, torch.tensor(now)))
-    sample = draws.of(chosen).at(begin)
+    first = first_drawn(stepper, state.step)
+    sample = draws.of(chosen).of_steps(first.reshape(-1)[chosen])
     expected = started(*few, sample)
     lanes = lanes_of_memory(few[0], expected)
-    order = draws.ahead(now, 1)
+    lowest, latest = reached(state.step)
+    # Members that ended earlier do not move on; without rejections, those that run are at one step.
+    order = draws.ahead((lowest if stepper.sampled else latest, latest), 1)
     inputs = inputs_of(stepper, grown(expected, state, lanes), lanes, order)
     step = _traces.get(stepper, inputs, renew=renew)
     if step.tables and not still_reads(lambda: started(*few, sample), step.tables):
         step = _traces.get(stepper, inputs, renew=True)
     if step.start is None:
-        inputs = inputs_of(stepper, started(stepper, state, draws.at(begin)), order=order)
+        inputs = inputs_of(stepper, started(stepper, state, draws.of_steps(first)), order=order)
     batch = Batch(step, inputs, state.batch)
     if step.start is not None:
         batch.start()
         _check_equal(batch.carry(chosen), expected, "the start")
     if step.start is None or batch.alike not in step.checked:
-        _compare(stepper, batch, draws, now)
+        _compare(stepper, batch, draws)
         step.checked.add(batch.alike)
     return batch
 
 
-def _compare(stepper: Any, batch: Batch, draws: Draws, now: int) -> None:
+def _compare(stepper: Any, batch: Batch, draws: Draws) -> None:
     """Raises `_MismatchError` unless a step agrees with eager torch at some trajectories."""
     chosen = spread(batch.carry().status)
     few, own = batch.some(chosen), draws.of(chosen)
-    if (order := own.ahead(now, 1)) is not None:
+    if (order := own.ahead(reached(_running(batch)), 1)) is not None:
         for place, tensor in zip(few.order, order.tensors, strict=True):
             few.tensors[place] = tensor
-    samples = own.at(now), own.at(now + 1)
     moved = Batch(batch.step, few, torch.Size((len(chosen),)), batch.alike)
     moved.run(1)
     start, surroundings = pytree.tree_unflatten(few.tensors, few.spec)
-    expected = rebound(stepper, surroundings).advance(start, *samples)
+    expected = tried(rebound(stepper, surroundings), start, own.of_steps)
     # The estimate of an error near rounding, which a control remembers, is itself rounding.
     rounding = few.memory if stepper.control.rejects else ()
     _check_equal(moved.carry(), expected, "a step", rounding)
@@ -200,7 +206,7 @@ def check_place(stepper: Any, state: Any) -> None:
     kinds = {leaf.device.type for leaf in pytree.tree_leaves(state)}
     if kinds - {"cpu"}:
         raise UnfitError(f"kernels run on the CPU, the state is on {sorted(kinds)}")
-    Draws(stepper.oracle, 0, state.batch).check(stepper.control.rejects)
+    Draws(stepper, 0, state.batch).check()
     if not stepper.observed:
         raise UnfitError("the end of a step is not evaluated")
 

@@ -31,7 +31,7 @@ class Inputs(NamedTuple):
         scalars: Places that may be equal for all trajectories.
         unknown: Places that follow from the others when a run starts.
         order: Places of the minibatches, as in `Order`; none where steps see all rows.
-        own_rows: Whether every replica sees a minibatch of its own.
+        apart: Whether trajectories see different minibatches at a time.
     """
 
     tensors: list[Tensor]
@@ -44,7 +44,7 @@ class Inputs(NamedTuple):
     scalars: frozenset[int]
     unknown: frozenset[int]
     order: tuple[int, ...] = ()
-    own_rows: bool = False
+    apart: bool = False
 
     def rest(self, place: int) -> tuple[int, ...]:
         """Shape of one trajectory's part of a tensor."""

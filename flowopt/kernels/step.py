@@ -33,20 +33,39 @@ def started(stepper: Any, state: Any, sample: Tensor | None = None) -> Any:
 
 def begun(stepper: Any, carry: Any, order: list[Tensor] | None) -> Any:
     """The first carry of a state; minibatches are named by their place in the order."""
-    number = None if order is None else first_drawn(stepper, carry.state.step) - order[1]
-    return started(stepper, carry.state, number)
+    return started(stepper, carry.state, _named(order)(first_drawn(stepper, carry.state.step)))
 
 
 def advanced(stepper: Any, carry: Any, order: list[Tensor] | None) -> Any:
     """The carry after a trial; minibatches are named by their place in the order."""
-    if order is None:
-        return stepper.advance(carry)
-    number = carry.state.step - order[1]
-    return stepper.advance(carry, number, number + 1)
+    return tried(stepper, carry, _named(order))
+
+
+def _named(order: list[Tensor] | None) -> Callable[[Tensor], Tensor | None]:
+    return lambda step: None if order is None else step - order[1]
+
+
+def tried(stepper: Any, carry: Any, sample_of: Callable[[Tensor], Tensor | None]) -> Any:
+    """The carry after a trial.
+
+    Args:
+        stepper: Joins flow, scheme, control, problem and noise.
+        carry: Before it.
+        sample_of: From steps, (*batch,), to their minibatches.
+    """
+    step = carry.state.step
+    if not stepper.sampled:
+        return stepper.advance(carry, sample_of(step), sample_of(step + 1))
+    sample = sample_of(step)
+    after, _ = stepper.attempt(carry, sample, sample)
+    following = after.state.step
+    return stepper.renewed(after, following != step, sample_of(following))
 
 
 def first_drawn(stepper: Any, step: Tensor) -> Tensor:
     """Step whose minibatch the start is evaluated on, for runs that start at a step."""
+    if stepper.sampled:
+        return step
     # A scheme that ended with a gradient had it on the minibatch of the step before.
     behind = stepper.scheme.ends_with_gradient(stepper.flow)
     return torch.clamp(step - 1, min=0) if behind else step
@@ -220,7 +239,7 @@ def _traced(stepper: Any, inputs: Inputs, kept: list) -> TracedStep | UnfitError
     try:
         if hasattr(stepper.oracle, "evaluate_rows"):
             carry, _ = pytree.tree_unflatten(samples, inputs.spec)
-            rows, oracle = trace_row(stepper.oracle, carry.state.position, inputs.own_rows)
+            rows, oracle = trace_row(stepper.oracle, carry.state.position, inputs.apart)
             rows = replace(rows, order=inputs.order)
             return _parts(replace(stepper, oracle=oracle), inputs, samples, kept, rows)
     except UnfitError as error:

@@ -1,5 +1,7 @@
 """Kernels built in tests do not fill the user's cache."""
 
+import sys
+
 import pytest
 
 
@@ -8,3 +10,16 @@ def _own_cache(tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("FLOWOPT_CACHE", str(tmp_path_factory.mktemp("kernels")))
         yield
+
+
+@pytest.fixture
+def row_loops(monkeypatch):
+    """The kernels that are printed, as text."""
+    found = []
+    load = sys.modules["flowopt.kernels.step"].load
+    monkeypatch.setattr(
+        sys.modules["flowopt.kernels.step"],
+        "load",
+        lambda text, *rest: found.append(text) or load(text, *rest),
+    )
+    return found

@@ -9,96 +9,36 @@ from torch import nn
 
 import flowopt as fo
 from flowopt.controls import ErrorControl
-from flowopt.kernels import drawing, engine
+from flowopt.kernels import engine
 from flowopt.kernels.native import build
 from flowopt.kernels.native.machine import Machine, this_machine
 from tests.kernels.machinery import assert_equal, by_kernel
-
-REPLICAS, ROWS = 11, 7
-MODULES = {
-    "tanh": lambda: nn.Sequential(nn.Linear(2, 5), nn.Tanh(), nn.Linear(5, 1)),
-    "sigmoid": lambda: nn.Sequential(nn.Linear(2, 3), nn.GELU(), nn.Linear(3, 1), nn.Sigmoid()),
-    "one number": lambda: nn.Linear(2, 1, bias=False),
-    "normalised": lambda: nn.Sequential(nn.Linear(2, 4), nn.LayerNorm(4), nn.Linear(4, 1)),
-}
-
-
-def _data(rows=ROWS, dtype=torch.float64):
-    generator = torch.Generator().manual_seed(2)
-    inputs = torch.randn(rows, 2, generator=generator, dtype=dtype)
-    return inputs, (inputs[:, :1] * inputs[:, 1:]).sigmoid()
-
-
-def _network(name="tanh", loss=nn.functional.mse_loss, data=None, dtype=torch.float64):
-    torch.manual_seed(1)
-    return fo.problems.network(MODULES[name]().to(dtype), loss, data or _data(dtype=dtype))
-
-
-def _start(problem, replicas=REPLICAS):
-    generator = torch.Generator().manual_seed(3)
-    start = problem.start(replicas)
-    return {
-        name: w + 0.3 * torch.randn(w.shape, generator=generator, dtype=w.dtype)
-        for name, w in start.items()
-    }
-
-
-def _both(problem, flow, scheme, start=None, **settings):
-    start = start or _start(problem)
-    runs = [
-        fo.integrate(flow, scheme, problem, start, compile=native, **settings)
-        for native in (True, False)
-    ]
-    assert runs[0].engine == "native kernel"
-    return runs
-
-
-def _assert_same(ours, theirs, tolerance=1e-12):
-    for name, theirs_now in theirs.position.items():
-        largest = float(theirs_now.abs().max())
-        torch.testing.assert_close(
-            ours.position[name], theirs_now, rtol=0, atol=tolerance * largest
-        )
-    torch.testing.assert_close(ours.loss, theirs.loss, rtol=tolerance, atol=tolerance)
-    assert_equal(ours.status, theirs.status)
-    assert_equal(ours.steps, theirs.steps)
-    assert_equal(ours.counts["gradients"], theirs.counts["gradients"])
-
-
-DESCENT = fo.flows.gradient_flow()
-METHODS = {
-    "gradient descent": (DESCENT, fo.Euler()),
-    "momentum": (fo.flows.heavy_ball(friction=1.0), fo.Splitting("BAOAB")),
-    "Langevin": (fo.flows.langevin(friction=1.0, temperature=0.1), fo.Splitting("BAOAB")),
-    "four gradients a step": (DESCENT, fo.RungeKutta("rk4")),
-}
-
-
-@pytest.fixture
-def row_loops(monkeypatch):
-    """The kernels that are printed, as text."""
-    found = []
-    load = sys.modules["flowopt.kernels.step"].load
-    monkeypatch.setattr(
-        sys.modules["flowopt.kernels.step"],
-        "load",
-        lambda text, *rest: found.append(text) or load(text, *rest),
-    )
-    return found
+from tests.kernels.networks import (
+    DESCENT,
+    METHODS,
+    MODULES,
+    REPLICAS,
+    ROWS,
+    assert_same,
+    both,
+    rows_of_data,
+    small_network,
+    starts,
+)
 
 
 @pytest.mark.parametrize("method", METHODS)
 def test_a_loop_over_rows_is_eager_torch(method, row_loops):
     flow, scheme = METHODS[method]
-    ours, theirs = _both(_network(), flow, scheme, step_size=0.1, steps=50)
+    ours, theirs = both(small_network(), flow, scheme, step_size=0.1, steps=50)
     assert all("@rows(" in text for text in row_loops)
-    _assert_same(ours, theirs)
+    assert_same(ours, theirs)
 
 
 @pytest.mark.parametrize("name", MODULES)
 def test_modules_by_rows(name):
     adam = fo.classic.adam(lr=0.01)
-    _assert_same(*_both(_network(name), adam.flow, adam.scheme, step_size=0.01, steps=50))
+    assert_same(*both(small_network(name), adam.flow, adam.scheme, step_size=0.01, steps=50))
 
 
 def _summed(outputs, targets):
@@ -109,37 +49,37 @@ def _summed(outputs, targets):
     "loss", [_summed, nn.functional.binary_cross_entropy_with_logits, nn.functional.huber_loss]
 )
 def test_sums_and_means_over_rows(loss, row_loops):
-    ours, theirs = _both(_network(loss=loss), DESCENT, fo.Euler(), step_size=0.05, steps=50)
+    ours, theirs = both(small_network(loss=loss), DESCENT, fo.Euler(), step_size=0.05, steps=50)
     assert "@rows(" in row_loops[0]
-    _assert_same(ours, theirs)
+    assert_same(ours, theirs)
 
 
 @pytest.mark.parametrize("minibatches", [None, fo.problems.Minibatches(5)])
 def test_classes_as_targets(minibatches, row_loops):
     torch.manual_seed(1)
     module = nn.Sequential(nn.Linear(2, 4), nn.ReLU(), nn.Linear(4, 3)).double()
-    inputs, _ = _data(20)
+    inputs, _ = rows_of_data(20)
     data = inputs, torch.arange(20) % 3
     problem = fo.problems.network(module, nn.functional.cross_entropy, data, batch=minibatches)
-    ours, theirs = _both(problem, DESCENT, fo.Euler(), step_size=0.1, steps=50)
+    ours, theirs = both(problem, DESCENT, fo.Euler(), step_size=0.1, steps=50)
     assert "@rows(" in row_loops[0]
-    _assert_same(ours, theirs)
+    assert_same(ours, theirs)
 
 
 def test_float32():
-    problem = _network(dtype=torch.float32)
+    problem = small_network(dtype=torch.float32)
     adam = fo.classic.adam(lr=0.01)
-    _assert_same(*_both(problem, adam.flow, adam.scheme, step_size=0.01, steps=50), 1e-4)
+    assert_same(*both(problem, adam.flow, adam.scheme, step_size=0.01, steps=50), 1e-4)
 
 
 def test_a_single_network():
-    problem = _network()
-    _assert_same(*_both(problem, DESCENT, fo.Euler(), problem.start(), step_size=0.1, steps=20))
+    problem = small_network()
+    assert_same(*both(problem, DESCENT, fo.Euler(), problem.start(), step_size=0.1, steps=20))
 
 
 def test_error_control_accepts_the_same_steps():
-    ours, theirs = _both(
-        _network(),
+    ours, theirs = both(
+        small_network(),
         DESCENT,
         fo.RungeKutta("dopri5"),
         control=ErrorControl(rtol=1e-4, atol=1e-4),
@@ -147,14 +87,14 @@ def test_error_control_accepts_the_same_steps():
     )
     assert_equal(ours.counts["rejected"], theirs.counts["rejected"])
     # Step sizes follow estimates of errors that are near rounding at first.
-    _assert_same(ours, theirs, 1e-10)
+    assert_same(ours, theirs, 1e-10)
 
 
 def test_stops_records_and_settings_per_replica():
-    problem = _network()
+    problem = small_network()
     sizes = torch.linspace(0.05, 0.5, REPLICAS, dtype=torch.float64)
     limits = torch.linspace(0.5, 3.0, REPLICAS, dtype=torch.float64)
-    ours, theirs = _both(
+    ours, theirs = both(
         problem,
         fo.flows.heavy_ball(friction=limits),
         fo.Splitting("OBA"),
@@ -168,17 +108,17 @@ def test_stops_records_and_settings_per_replica():
     torch.testing.assert_close(
         ours.records["loss"], theirs.records["loss"], rtol=1e-12, atol=1e-14, equal_nan=True
     )
-    _assert_same(ours, theirs)
+    assert_same(ours, theirs)
 
 
 def test_a_replica_that_diverges_keeps_its_last_finite_state():
     def steep(outputs, targets):
         return (outputs**4 - targets).square().mean()
 
-    problem = _network("one number", steep)
+    problem = small_network("one number", steep)
     start = problem.start(REPLICAS)
     start["weight"] = start["weight"] * torch.linspace(0.1, 9.0, REPLICAS)[:, None, None]
-    ours, theirs = _both(problem, DESCENT, fo.Euler(), start, step_size=0.05, steps=40)
+    ours, theirs = both(problem, DESCENT, fo.Euler(), start, step_size=0.05, steps=40)
     assert (ours.status == fo.Status.DIVERGED).any()
     assert (ours.status == fo.Status.STEPS_TAKEN).any()
     for name, position in theirs.position.items():
@@ -188,12 +128,12 @@ def test_a_replica_that_diverges_keeps_its_last_finite_state():
 
 @pytest.mark.parametrize("what", ["threads", "chunks"])
 def test_numbers_depend_on_neither_threads_nor_chunks(what, monkeypatch):
-    problem, threads = _network(), torch.get_num_threads()
+    problem, threads = small_network(), torch.get_num_threads()
 
     def run():
         flow, scheme = METHODS["Langevin"]
         return fo.integrate(
-            flow, scheme, problem, _start(problem, 50), step_size=0.1, steps=40, compile=True
+            flow, scheme, problem, starts(problem, 50), step_size=0.1, steps=40, compile=True
         )
 
     before = run()
@@ -211,42 +151,21 @@ def test_numbers_depend_on_neither_threads_nor_chunks(what, monkeypatch):
 
 @pytest.mark.parametrize("rows", [ROWS, 2 * ROWS])
 def test_other_data_builds_nothing(rows, monkeypatch):
-    first = _network()
-    fo.integrate(DESCENT, fo.Euler(), first, _start(first), step_size=0.1, steps=5, compile=True)
+    first = small_network()
+    fo.integrate(DESCENT, fo.Euler(), first, starts(first), step_size=0.1, steps=5, compile=True)
     monkeypatch.setattr(build, "compile_object", None)
-    inputs, targets = _data(rows)
-    other = _network(data=(inputs + 1.0, targets))
-    _assert_same(*_both(other, DESCENT, fo.Euler(), step_size=0.1, steps=20))
+    inputs, targets = rows_of_data(rows)
+    other = small_network(data=(inputs + 1.0, targets))
+    assert_same(*both(other, DESCENT, fo.Euler(), step_size=0.1, steps=20))
 
 
 def test_data_replaced_between_calls_is_seen():
-    problem = _network()
-    _both(problem, DESCENT, fo.Euler(), step_size=0.1, steps=3)
+    problem = small_network()
+    both(problem, DESCENT, fo.Euler(), step_size=0.1, steps=3)
     problem.inputs = problem.inputs + 1.0
-    _assert_same(*_both(problem, DESCENT, fo.Euler(), step_size=0.1, steps=20))
+    assert_same(*both(problem, DESCENT, fo.Euler(), step_size=0.1, steps=20))
     problem.targets.mul_(0.5)
-    _assert_same(*_both(problem, DESCENT, fo.Euler(), step_size=0.1, steps=20))
-
-
-@pytest.mark.parametrize(
-    ("method", "replacement"),
-    [("gradient descent", True), ("Langevin", False), ("four gradients a step", False)],
-)
-def test_minibatches_are_those_of_eager_torch(method, replacement, row_loops, monkeypatch):
-    flow, scheme = METHODS[method]
-    monkeypatch.setattr(engine, "FIRST_TRIALS", 9)
-    problem = _network()
-    problem.minibatches = fo.problems.Minibatches(3, replacement=replacement)
-    settings = {"step_size": 0.1, "seed": 5, "record": {"loss": 4}}
-    ours, theirs = _both(problem, flow, scheme, steps=50, **settings)
-    assert row_loops
-    torch.testing.assert_close(ours.records["loss"], theirs.records["loss"], rtol=1e-11, atol=0)
-    _assert_same(ours, theirs)
-    ours, theirs = (
-        fo.integrate(flow, scheme, problem, run.state, steps=20, compile=native, **settings)
-        for run, native in ((ours, True), (theirs, False))
-    )
-    _assert_same(ours, theirs, 1e-11)
+    assert_same(*both(problem, DESCENT, fo.Euler(), step_size=0.1, steps=20))
 
 
 @pytest.mark.parametrize("replicas", [3, 400])
@@ -255,63 +174,13 @@ def test_memory_that_the_system_does_not_give_is_an_error(replicas, monkeypatch)
     load, aligned = step.load, re.compile(r"@aligned_alloc\(i64 64, i64 \d+\)")
     greedy = f"@aligned_alloc(i64 64, i64 {1 << 62})"
     monkeypatch.setattr(step, "load", lambda text, *rest: load(aligned.sub(greedy, text), *rest))
-    problem = _network()
-    start = _start(problem, replicas)
+    problem = small_network()
+    start = starts(problem, replicas)
     before = {name: weights.clone() for name, weights in start.items()}
     with pytest.raises(MemoryError, match="every thread takes"):
         fo.integrate(DESCENT, fo.Euler(), problem, start, step_size=0.1, steps=500, compile=True)
     for name, weights in before.items():
         assert_equal(start[name], weights)
-
-
-def test_minibatches_up_to_a_time():
-    problem = _network()
-    problem.minibatches = fo.problems.Minibatches(2)
-    _assert_same(*_both(problem, DESCENT, fo.Euler(), step_size=0.03, duration=1.0))
-
-
-def test_another_minibatch_size_builds_nothing(monkeypatch):
-    problem = _network()
-    problem.minibatches = fo.problems.Minibatches(2)
-    _both(problem, DESCENT, fo.Euler(), step_size=0.1, steps=3)
-    monkeypatch.setattr(build, "compile_object", None)
-    problem.minibatches = fo.problems.Minibatches(5)
-    _assert_same(*_both(problem, DESCENT, fo.Euler(), step_size=0.1, steps=20))
-
-
-@pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
-@pytest.mark.parametrize(
-    ("method", "replicas", "replacement"),
-    [("gradient descent", 3, False), ("Langevin", 101, False), ("four gradients a step", 64, True)],
-)
-def test_every_replica_sees_the_minibatches_that_eager_torch_draws_for_it(
-    method, replicas, replacement, dtype, row_loops, monkeypatch
-):
-    flow, scheme = METHODS[method]
-    problem = _network(dtype=dtype)
-    problem.minibatches = fo.problems.Minibatches(3, shared=False, replacement=replacement)
-    # Seven steps are drawn at once.
-    monkeypatch.setattr(drawing, "MOST_ROWS", 7 * 3 * replicas)
-    settings = {"step_size": 0.1, "seed": 5, "record": {"loss": 4}, "steps": 25}
-    ours, theirs = _both(problem, flow, scheme, _start(problem, replicas), **settings)
-    assert row_loops
-    digits = 1e-11 if dtype == torch.float64 else 1e-4
-    torch.testing.assert_close(ours.records["loss"], theirs.records["loss"], rtol=digits, atol=0)
-    _assert_same(ours, theirs, digits)
-    assert len(ours.loss.unique()) == replicas
-
-
-def test_classes_of_every_replicas_own_rows():
-    module = nn.Linear(2, 3, dtype=torch.float64)
-    generator = torch.Generator().manual_seed(2)
-    data = torch.randn(12, 2, generator=generator, dtype=torch.float64), torch.arange(12) % 3
-    problem = fo.problems.network(
-        module,
-        nn.functional.cross_entropy,
-        data,
-        batch=fo.problems.Minibatches(4, shared=False),
-    )
-    _assert_same(*_both(problem, DESCENT, fo.Euler(), step_size=0.1, steps=20))
 
 
 def _centred(outputs, targets):
@@ -326,7 +195,7 @@ def _late(outputs, targets):
 
 def _launched(problem):
     return fo.integrate(
-        DESCENT, fo.Euler(), problem, _start(problem), step_size=0.1, steps=5, compile="auto"
+        DESCENT, fo.Euler(), problem, starts(problem), step_size=0.1, steps=5, compile="auto"
     )
 
 
@@ -334,8 +203,8 @@ def _launched(problem):
 def test_a_loss_that_joins_rows_otherwise_is_no_loop(loss, words, monkeypatch):
     integration = sys.modules["flowopt.integrate"]
     monkeypatch.setattr(integration, "WORTH_A_KERNEL", 1)
-    data = tuple(table.repeat(60, 1) for table in _data())
-    solution = _launched(_network(loss=loss, data=data))
+    data = tuple(table.repeat(60, 1) for table in rows_of_data())
+    solution = _launched(small_network(loss=loss, data=data))
     assert solution.engine.startswith("eager torch")
     assert words in solution.engine
 
@@ -345,16 +214,16 @@ def test_batch_statistics_are_refused_in_words(monkeypatch):
     monkeypatch.setattr(integration, "WORTH_A_KERNEL", 1)
     norm = nn.BatchNorm1d(3, dtype=torch.float64, track_running_stats=False)
     module = nn.Sequential(nn.Linear(2, 3).double(), norm, nn.Linear(3, 1).double())
-    data = tuple(table.repeat(60, 1) for table in _data())
+    data = tuple(table.repeat(60, 1) for table in rows_of_data())
     solution = _launched(fo.problems.network(module, nn.functional.mse_loss, data))
     assert solution.engine.startswith("eager torch")
     assert "row by row" in solution.engine
 
 
 def test_the_listing_shows_the_loop_over_rows():
-    problem = _network()
+    problem = small_network()
     adam = fo.classic.adam(lr=0.01)
-    text = str(fo.describe_kernel(adam.flow, adam.scheme, problem, _start(problem), step_size=0.01))
+    text = str(fo.describe_kernel(adam.flow, adam.scheme, problem, starts(problem), step_size=0.01))
     assert "theta_0[i]' = " in text
     assert "# rows: for every row of the data; the mean over rows" in text
     assert "tanh(" in text.partition("# rows")[2]

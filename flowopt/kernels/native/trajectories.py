@@ -143,6 +143,9 @@ class _Template:
             self.module.label("failed")
             put(f"ret i64 {NO_MEMORY}")
             self.module.label("begin")
+        if self.rows is not None:
+            wide = self.module.type(I64, self.width)
+            put(f"%starts = alloca {wide}, i64 {self.copies}")
         self.entered = self.module.block
         for carried in self._registers(uniform=True):
             value = self.lanes.load_scalar("shared", carried.slot, carried.place)

@@ -45,14 +45,18 @@ class RowOracle:
         loss, *gradient = over_rows(list(position), sample, self.dtype)
         return Evaluation(loss, tuple(gradient))
 
+    def losses(self, position: Leaves, sample: Tensor | None) -> Tensor:
+        """The loss alone, for which the same is computed."""
+        return self.evaluate(position, sample).loss
 
-def trace_row(oracle: Any, position: Leaves, own: bool) -> tuple[Rows, RowOracle]:
+
+def trace_row(oracle: Any, position: Leaves, apart: bool) -> tuple[Rows, RowOracle]:
     """The evaluation of one row, and what stands for the oracle in the trace of a step.
 
     Args:
         oracle: With `tables` and `evaluate_rows`.
         position: Leaves of one trajectory, (1, *shape).
-        own: Whether every replica sees rows of its own.
+        apart: Whether trajectories see different rows at a time.
 
     Raises:
         UnfitError: The loss is no sum or mean over rows, or has no scalar form.
@@ -65,9 +69,9 @@ def trace_row(oracle: Any, position: Leaves, own: bool) -> tuple[Rows, RowOracle
         return [evaluation.loss, *evaluation.gradient]
 
     dtype, mean = _joined(oracle, position)
-    samples = [table[None, :1] if own else table[:1] for table in tables]
-    lanes = [True] * count + [own] * len(tables)
-    return Rows(trace(of_row, [*position, *samples], lanes), tables, mean, own), RowOracle(dtype)
+    samples = [table[None, :1] if apart else table[:1] for table in tables]
+    lanes = [True] * count + [apart] * len(tables)
+    return Rows(trace(of_row, [*position, *samples], lanes), tables, mean, apart), RowOracle(dtype)
 
 
 def _joined(oracle: Any, position: Leaves) -> tuple[torch.dtype, bool]:

@@ -65,7 +65,7 @@ class Rows:
             the gradient by leaves.
         tables: The data; each has one row per entry of its first axis.
         mean: Whether the loss is the mean over rows, not the sum.
-        own: Whether every replica sees rows of its own.
+        apart: Whether trajectories see different rows at a time.
         slots: Arguments of the step that are the tables, then what `traced` closes over.
         order: Arguments that say which rows steps see; none where they see all.
     """
@@ -73,7 +73,7 @@ class Rows:
     traced: Traced
     tables: tuple[Tensor, ...]
     mean: bool
-    own: bool = False
+    apart: bool = False
     slots: tuple[int, ...] = ()
     order: tuple[int, ...] = ()
 

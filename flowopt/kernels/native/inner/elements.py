@@ -256,35 +256,62 @@ class Elements:
                     self._store(leaf, "0", j, self.lanes.of(leaf, j))
             elif self.nodes[leaf].op == "input" and leaf not in self.offsets:
                 self.module.repeat(self.nodes[leaf].size, partial(self._copy, leaf))
-        order, stride, count = self._rows_of(node)
+        places, count = self._rows_of(node)
         sums = let(f"getelementptr i8, ptr %scratch, i64 {self.places[index]}")
         self.module.put(
-            f"call void @rows(ptr %pointers, ptr %sizes, ptr {sums}, ptr {order}, i64 {stride}, "
-            f"i64 {count}, {', '.join(addresses)})"
+            f"call void @rows(ptr %pointers, ptr %sizes, ptr {sums}, {places}, i64 {count}, "
+            f"{', '.join(addresses)})"
         )
 
     def _copy(self, index: int, element: str) -> None:
         for j in range(self.copies):
             self._store(index, element, j, self._load(index, element, j))
 
-    def _rows_of(self, node: Node) -> tuple[str, str, str]:
-        """Address of the rows that an evaluation sees, steps between them, and how many they are.
+    def _rows_of(self, node: Node) -> tuple[str, str]:
+        """Where the numbers of the rows lie that an evaluation sees, and how many they are.
 
-        The address is null for all rows.
+        The first address is null for all rows; with others, so many numbers further is the next
+        row, and each lane's first one is this far away.
         """
-        let = self.module.let
+        let, nothing = self.module.let, "ptr null, i64 1, ptr null"
         if not self.function.rows.order:
-            return "null", "1", self.function.count(self.module)
+            return nothing, self.function.count(self.module)
         number = node.args[-1]
+        rows, _, size, *apart = self.function.rows.order
+        count = let(f"load i64, ptr %in{size}")
+        if apart:
+            stride, aside = (let(f"load i64, ptr %in{slot}") for slot in apart)
+            each = let(f"mul i64 {count}, {stride}")
+            drawn = let(f"sdiv i64 {self.lanes.length(rows)}, {each}")
+            self._find_starts(number, let(f"sub i64 {drawn}, 1"), each, aside)
+            return f"ptr %in{rows}, i64 {stride}, ptr %starts", count
         if number not in self.loop.uniform:
             raise UnfitError("it draws minibatches, and replicas are at different steps")
-        rows, _, size, *strides = self.function.rows.order
-        count = let(f"load i64, ptr %in{size}")
-        offset, stride = let(f"mul i64 {self.lanes.one(number)}, {count}"), "1"
-        for slot in strides:
-            stride = let(f"load i64, ptr %in{slot}")
-            offset = let(f"add i64 {let(f'mul i64 {offset}, {stride}')}, %base")
-        return let(f"getelementptr i64, ptr %in{rows}, i64 {offset}"), stride, count
+        offset = let(f"mul i64 {self.lanes.one(number)}, {count}")
+        return (
+            f"ptr {let(f'getelementptr i64, ptr %in{rows}, i64 {offset}')}, i64 1, ptr null",
+            count,
+        )
+
+    def _find_starts(self, number: int, last: str, each: str, aside: str) -> None:
+        """Where the rows of each lane's minibatch begin, given how many numbers one takes.
+
+        Lanes that have ended compute on, at steps for which nothing was drawn.
+        """
+        let, wide = self.module.let, self.module.type(I64, self.lanes.width)
+        last, each, aside = (self.module.splat(value, I64) for value in (last, each, aside))
+        zero, name = self.module.literal(0, I64, self.lanes.width), f"v{self.lanes.width}i64"
+        for what in ("smin", "smax"):
+            self.module.declare(f"{wide} @llvm.{what}.{name}({wide}, {wide})")
+        call = f"call {wide} @llvm.{{}}.{name}({wide} {{}}, {wide} {{}})"
+        lanes = ", ".join(f"i64 {lane}" for lane in range(self.lanes.width))
+        for j in range(self.copies):
+            lane = let(f"add {wide} {self.module.splat(f'%lane.{j}', I64)}, <{lanes}>")
+            some = let(call.format("smin", self.lanes.of(number, j), last))
+            start = let(f"mul {wide} {let(call.format('smax', some, zero))}, {each}")
+            start = let(f"add {wide} {start}, {let(f'mul {wide} {lane}, {aside}')}")
+            address = let(f"getelementptr {wide}, ptr %starts, i64 {j}")
+            self.module.put(f"store {wide} {start}, ptr {address}")
 
     def next_sinks(self) -> list[Sink]:
         """What the next step starts from goes to the other buffer."""

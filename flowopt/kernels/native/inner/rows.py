@@ -1,10 +1,12 @@
 """Loss and gradient summed over rows of data, as a function that the step calls.
 
-    void rows(ptr pointers, ptr sizes, ptr sums, ptr order, i64 stride, i64 count, ptr in0, …)
+    void rows(ptr pointers, ptr sizes, ptr sums, ptr order, i64 stride, ptr starts, i64 count,
+              ptr in0, ptr in1, …)
 
 `in0`, `in1`, … are the leaves of θ and `sums` takes the results, all for one block of lanes: vector
-j of element e at e·copies + j. `order` names the rows of a minibatch; it is null for all rows. From
-one row to the next it is `stride` numbers: where lanes see rows of their own, these lie between.
+j of element e at e·copies + j. `order` names the rows of a minibatch; it is null for all rows.
+Where lanes see different minibatches, that of lane l begins `starts`[l] numbers further, and its
+rows are `stride` numbers from one another.
 """
 
 import math
@@ -39,7 +41,7 @@ class RowFunction:
         roots = [value for values in self.results for value in values]
         uniform = uniform_values(program, arguments, frozenset(), set(), set())
         loop = Loop(program, arguments, (), roots[0], 0, uniform, frozenset())
-        tables = range(self.leaves, self.leaves + len(rows.tables)) if rows.own else range(0)
+        tables = range(self.leaves, self.leaves + len(rows.tables)) if rows.apart else range(0)
         self.lanes = _RowLanes(loop, self.module, copies, roots, tables)
         self.offsets = self._offsets()
 
@@ -60,7 +62,7 @@ class RowFunction:
         self._end()
         head = (
             "define internal void @rows(ptr %pointers, ptr %sizes, ptr %sums, ptr %order, "
-            f"i64 %stride, i64 %count, {places}) noinline nounwind {attributes} {{"
+            f"i64 %stride, ptr %starts, i64 %count, {places}) noinline nounwind {attributes} {{"
         )
         return "\n".join([head, *self.module.lines, "}"])
 
@@ -110,7 +112,7 @@ class RowFunction:
         put = self.module.put
         self.module.label("row")
         put(f"%r = phi i64 [ 0, %{self.first} ], [ %r.next, %counted ]")
-        if self.rows.own:
+        if self.rows.apart:
             self._own_rows()
         else:
             self._shared_row()
@@ -144,15 +146,14 @@ class RowFunction:
 
     def _own_rows(self) -> None:
         """Numbers of the rows of the lanes, a vector for each vector of the block."""
-        put, let = self.module.put, self.module.let
+        put, let, wide = self.module.put, self.module.let, self.module.type(I64, self.width)
         put("br label %counted")
         self.module.label("counted")
-        first = let("mul i64 %r, %stride")
+        further = self.module.splat(let("mul i64 %r, %stride"), I64)
         for j in range(self.copies):
-            place = let(f"add i64 {first}, {j * self.width}")
-            address = let(f"getelementptr i64, ptr %order, i64 {place}")
-            kind = self.module.type(I64, self.width)
-            put(f"%number.{j} = load {kind}, ptr {address}, align 8")
+            address = let(f"getelementptr {wide}, ptr %starts, i64 {j}")
+            place = let(f"add {wide} {let(f'load {wide}, ptr {address}')}, {further}")
+            put(f"%number.{j} = {self.lanes.gather('i64', 8, '%order', place)}")
 
     def _add(self, place: int, element: int, value: int) -> None:
         put, let, kind = self.module.put, self.module.let, self.vector(place)
@@ -211,22 +212,25 @@ class _RowLanes(Lanes):
 
     def _gathered(self, slot: int, element: int, j: int) -> str:
         """An element of each lane's own row."""
-        let, width = self.module.let, self.width
-        argument = self.loop.arguments[slot]
-        (stored, size), wide = STORAGE[argument.dtype], self.module.type(I64, width)
-        row = self.module.literal(math.prod(argument.shape), I64, width)
-        offset = let(f"mul {wide} %number.{j}, {row}")
-        offset = let(f"add {wide} {offset}, {self.module.literal(element, I64, width)}")
-        places = let(f"getelementptr {stored}, ptr %table{slot}, {wide} {offset}")
-        kind, name = f"<{width} x {stored}>", f"llvm.masked.gather.v{width}{suffix(stored)}"
-        name += f".v{width}p0"
-        pointers = f"<{width} x ptr>"
+        let, argument = self.module.let, self.loop.arguments[slot]
+        wide = self.module.type(I64, self.width)
+        row = self.module.literal(math.prod(argument.shape), I64, self.width)
+        place = let(f"mul {wide} %number.{j}, {row}")
+        place = let(f"add {wide} {place}, {self.module.literal(element, I64, self.width)}")
+        found = let(self.gather(*STORAGE[argument.dtype], f"%table{slot}", place))
+        return self._widened(found, argument.dtype, self.width)
+
+    def gather(self, stored: str, size: int, base: str, places: str) -> str:
+        """An expression for what lies at places of an array."""
+        kind, pointers = f"<{self.width} x {stored}>", f"<{self.width} x ptr>"
+        name = f"llvm.masked.gather.v{self.width}{suffix(stored)}.v{self.width}p0"
         self.module.declare(f"{kind} @{name}({pointers}, i32, {self.bools}, {kind})")
-        found = let(
-            f"call {kind} @{name}({pointers} {places}, i32 {size}, {self.bools} {self.all_true}, "
-            f"{kind} poison)"
+        wide = self.module.type(I64, self.width)
+        addresses = self.module.let(f"getelementptr {stored}, ptr {base}, {wide} {places}")
+        return (
+            f"call {kind} @{name}({pointers} {addresses}, i32 {size}, {self.bools} "
+            f"{self.all_true}, {kind} poison)"
         )
-        return self._widened(found, argument.dtype, width)
 
     def length(self, slot: int) -> str:
         # Of one row: the sizes are those of the arguments of the step.
