@@ -8,6 +8,7 @@ Reference:
     Bayesian Anal. 16(2), 667, without its ranks.
 """
 
+import math
 from typing import NamedTuple
 
 import torch
@@ -23,7 +24,9 @@ def effective_sample_size(draws: Tensor) -> Tensor:
 
     τ = 1 + 2 Σₜ ρₜ sums the autocorrelations ρₜ = 1 − (W − mean covariance at lag t)/V, with W the
     mean variance within chains and V the pooled one, up to where Geyer's sums of pairs
-    ρ₂ₖ + ρ₂ₖ₊₁ become negative, none counted for more than the one before.
+    ρ₂ₖ + ρ₂ₖ₊₁ become negative, none counted for more than the one before. Draws that alternate
+    are worth more than independent ones, but are counted as at most log₁₀(N·M) times as many: a τ
+    of less is not told from the noise of its sum, which may fall below zero.
 
     Args:
         draws: (sample, chain, …), at least 4 samples.
@@ -37,11 +40,14 @@ def effective_sample_size(draws: Tensor) -> Tensor:
     parts = _moments(draws)
     count = parts.chains.shape[0]
     correlations = 1.0 - (parts.within - parts.covariances.mean(1)) / parts.pooled
+    # At lag 0 the formula is short of 1 by 1/N, as much as τ where draws alternate; NaN stays NaN.
+    correlations[0] = 1.0 + 0.0 * correlations[0]
     pairs = correlations[: count - count % 2].unflatten(0, (-1, 2)).sum(1)
     counted = torch.cumprod((pairs > 0).to(pairs.dtype), 0)
     falling = torch.cummin(pairs, 0).values
+    draws_in_all = parts.chains.shape[0] * parts.chains.shape[1]
     time = -1.0 + 2.0 * (falling * counted).sum(0)
-    return parts.chains.shape[0] * parts.chains.shape[1] / time
+    return draws_in_all / time.clamp(min=1.0 / math.log10(draws_in_all))
 
 
 def r_hat(draws: Tensor) -> Tensor:

@@ -1,5 +1,7 @@
 """Effective sample sizes and R̂, against autoregressions whose correlation time is known."""
 
+import math
+
 import pytest
 import torch
 
@@ -35,6 +37,26 @@ def test_the_effective_size_says_how_well_the_mean_is_known():
     variance = draws.mean((0, 1)).var()
     # A variance of 2000 values is known to √(2/2000), 3 %; its edges shorten a chain of 500 by 2 %.
     assert (variance * size).item() == pytest.approx(1.0, abs=5 * 0.032)
+
+
+@pytest.mark.parametrize("draws", [4, 20, 200])
+@pytest.mark.parametrize("memory", [0.0, -0.9])
+def test_effective_sizes_are_positive_and_not_beyond_what_noise_can_tell(memory, draws):
+    sizes = effective_sample_size(autoregression(memory, draws=draws))
+    count = 2 * (draws // 2) * CHAINS
+    assert ((sizes > 0) & (sizes <= count * math.log10(count) * (1 + 1e-12))).all()
+
+
+def test_a_sampler_that_alternates_knows_its_standard_error():
+    run = fo.sample(
+        fo.flows.overdamped_langevin(temperature=1.0),
+        fo.EulerMaruyama(),
+        fo.problems.quadratic([1.0]),
+        torch.zeros(4, 1, dtype=torch.float64),
+        step_size=1.9,  # x' = −0.9 x + noise
+        samples=100,
+    )
+    assert (run.standard_error > 0).all()
 
 
 def test_chains_that_agree_have_an_r_hat_of_one():
