@@ -131,7 +131,7 @@ def _begun(stepper: Any, state: Any, draws: Draws, *, renew: bool) -> Batch:
     few = some_of(stepper, state, chosen)
     first = first_drawn(stepper, state.step)
     sample = draws.of(chosen).of_steps(first.reshape(-1)[chosen])
-    expected = started(*few, sample)
+    expected = _expected(*few, sample)
     lanes = lanes_of_memory(few[0], expected)
     lowest, latest = reached(state.step)
     # Members that ended earlier do not move on; without rejections, those that run are at one step.
@@ -150,6 +150,16 @@ def _begun(stepper: Any, state: Any, draws: Draws, *, renew: bool) -> Batch:
         _compare(stepper, batch, draws)
         step.checked.add(batch.alike)
     return batch
+
+
+def _expected(stepper: Any, state: Any, sample: Tensor | None) -> Any:
+    """The start in eager torch; raises `UnfitError` where the loss can not bear a batch."""
+    try:
+        return started(stepper, state, sample)
+    # A module that steps alone may raise anything when it is vectorised, as dropout does.
+    except Exception as error:
+        first = str(error).partition("\n")[0]
+        raise UnfitError(f"the loss is not taken of a batch: {first}") from error
 
 
 def _compare(stepper: Any, batch: Batch, draws: Draws) -> None:

@@ -256,7 +256,15 @@ class Network:
             losses = mean_loss(self.join(leaves), *rows)
         else:
             axis = 0 if rows[0].ndim > self.inputs.ndim else None
-            losses = torch.vmap(mean_loss, in_dims=(0, axis, axis))(self.join(leaves), *rows)
+            mapped = torch.vmap(mean_loss, in_dims=(0, axis, axis))
+            try:
+                losses = mapped(self.join(leaves), *rows)
+            # What torch raises where a module draws random numbers, or writes to its buffers.
+            except RuntimeError as error:
+                raise DataError(
+                    f"{type(self.module).__name__} can not be vectorised over replicas: {error}\n"
+                    "Use module.eval(), or step one network at a time"
+                ) from error
         if losses.shape != batch:
             raise DataError(
                 f"the loss has shape {tuple(losses.shape)}, expected one number per network: "

@@ -143,3 +143,15 @@ def test_small_runs_stay_in_eager_torch_and_say_so():
 def test_large_runs_use_a_kernel_by_themselves():
     start = _start(COUNT)
     assert _run(losses.Scaled(1.0), start, STEPS, compile="auto").engine == "native kernel"
+
+
+@pytest.mark.parametrize("layer", [torch.nn.Dropout(0.5), torch.nn.BatchNorm1d(3)], ids=repr)
+def test_a_network_that_only_steps_alone_runs_in_eager_torch(layer, monkeypatch):
+    monkeypatch.setattr(importlib.import_module("flowopt.integrate"), "WORTH_A_KERNEL", 0)
+    module = torch.nn.Sequential(torch.nn.Linear(2, 3), layer)
+    data = torch.ones(4, 2), torch.zeros(4, 3)
+    training = fo.train(
+        module, torch.nn.functional.mse_loss, data, fo.classic.sgd(lr=0.1), steps=3
+    )
+    assert training.status == fo.Status.STEPS_TAKEN
+    assert "the loss is not taken of a batch: Sequential" in training.solution.engine

@@ -176,3 +176,10 @@ def test_a_loss_that_is_not_reduced_is_refused():
     problem = network(small(), lambda a, b: (a - b) ** 2, (INPUTS, TARGETS))
     with pytest.raises(fo.DataError, match=r"the loss has shape \(5, 1\), expected one number"):
         run(problem=problem, start=problem.start())
+
+
+@pytest.mark.parametrize("layer", [nn.Dropout(0.5), nn.BatchNorm1d(1)], ids=["dropout", "norm"])
+def test_replicas_of_what_can_not_be_vectorised_are_refused(layer):
+    problem = network(nn.Sequential(small(), layer), MSE, (INPUTS, TARGETS))
+    with pytest.raises(fo.DataError, match=r"Sequential can not be vectorised over replicas: "):
+        run(problem=problem, start=problem.start(2))
