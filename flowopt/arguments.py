@@ -72,7 +72,7 @@ def check_settings(
     if duration is not None and not _all_positive("duration", duration):
         raise ConfigurationError(f"a duration is positive and finite, got {duration!r}")
     check_seed(seed)
-    if compile not in ("auto", True, False):
+    if compile != "auto" and not isinstance(compile, bool):
         raise ConfigurationError(f"compile is 'auto', True or False, got {compile!r}")
 
 

@@ -35,6 +35,7 @@ WORTH_A_KERNEL = 10_000_000
 LEAST_TRAJECTORIES = 1000
 
 NATIVE = "native kernel"
+NOTHING = "there is nothing to step"
 OWN_NOISE = "a kernel draws from the seed's own noise, not from the one given"
 
 
@@ -105,9 +106,10 @@ def integrate(
         recorder = Recorder(record, plan.stepper, step_size)
         engine, carry = _stepped(plan, recorder, seed, progress, steps, compile)
     records, times = recorder.result()
+    native = plan.state.native if _at_its_end(plan) else engine == NATIVE
     return Solution(
         position=oracle.join(carry.state.position),
-        state=replace(carry.state, native=engine == NATIVE),
+        state=replace(carry.state, native=native),
         status=carry.status,
         steps=carry.state.step - step,
         records=records,
@@ -178,6 +180,8 @@ def _reason_against_kernel(compile: bool | str, plan: Plan, recorder: Recorder) 
     if compile is False:
         return "compile=False"
     stepper, state = plan.stepper, plan.state
+    if _at_its_end(plan):
+        return NOTHING
     seeded = isinstance(stepper.noise, PhiloxNoise)
     if misfit := recorder.against_kernel if seeded else OWN_NOISE:
         if compile is True:
@@ -193,9 +197,15 @@ def _reason_against_kernel(compile: bool | str, plan: Plan, recorder: Recorder) 
         assert stepper.end_time is not None
         steps = (stepper.end_time - state.time) / plan.carry().step_size
     trajectories = max(steps.numel(), LEAST_TRAJECTORIES)
-    if steps.numel() and float(steps.max()) * trajectories >= WORTH_A_KERNEL:
+    if float(steps.max()) * trajectories >= WORTH_A_KERNEL:
         return None
     return f"fewer than {WORTH_A_KERNEL:.0e} steps of trajectories"
+
+
+def _at_its_end(plan: Plan) -> bool:
+    """Whether there are no trajectories, or no steps for them to take."""
+    last, step = plan.stepper.last_step, plan.state.step
+    return not step.numel() or (last is not None and bool((last == step).all()))
 
 
 def _stepped(

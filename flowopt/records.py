@@ -79,22 +79,23 @@ class Recorder:
             series.take(carry, interpolant)
         for name, every, function in self._series:
             due = moved & ((step - self._first) % every == 0)
-            if bool(due.any()):
+            if bool(due.any()) or not self._taken[name]:
                 value = function(carry)
                 value = value if value.is_floating_point() else value.to(torch.float64)
                 self._write(self._taken[name], carry, (step - self._first) // every, due, value)
 
     def result(self) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
         """Records (time, *batch, …) and their times (time, *batch)."""
-        records = {name: _stacked([v for _, v in rows]) for name, rows in self._taken.items()}
-        times = {name: _stacked([t for t, _ in rows]) for name, rows in self._taken.items()}
+        records = {name: torch.stack([v for _, v in rows]) for name, rows in self._taken.items()}
+        times = {name: torch.stack([t for t, _ in rows]) for name, rows in self._taken.items()}
         for name, series in self._at_times.items():
             records[name], times[name] = series.result()
         return records, times
 
     def _write(self, rows: list, carry: Carry, slot: Tensor, due: Tensor, value: Tensor) -> None:
         """Puts values into the rows of their slots; trajectories may be at different ones."""
-        for index in torch.unique(slot[due]).tolist():
+        # A batch without members has the row of the start, which says its shape.
+        for index in torch.unique(slot[due]).tolist() or [0]:
             while len(rows) <= index:
                 time = carry.state.time
                 rows.append((torch.full_like(time, NEVER), torch.full_like(value, NEVER)))
@@ -230,20 +231,23 @@ class AtTimes:
         self._moments = now.new_full(shape, NEVER)
 
 
-def _stacked(rows: list[Tensor]) -> Tensor:
-    """Rows along a first axis of time; none of them for a batch without members."""
-    return torch.stack(rows) if rows else torch.empty(0)
-
-
 def _observed(name: str, function: Callable) -> Callable:
     def value(carry: Carry) -> Tensor:
-        answer = function(carry.state, carry.evaluation)
+        answer, batch = function(carry.state, carry.evaluation), carry.state.batch
         try:
-            return torch.as_tensor(answer)
+            tensor = torch.as_tensor(answer)
         except (TypeError, ValueError, RuntimeError) as error:
             raise ConfigurationError(
                 f"the function of record {name!r} gave {answer!r}, expected a tensor or a number"
             ) from error
+        apart = tensor.ndim > 0 and tensor.shape[: len(batch)] != batch
+        if apart or tensor.is_complex():
+            raise ConfigurationError(
+                f"the function of record {name!r} gave {tensor.dtype}, {tuple(tensor.shape)}, "
+                f"expected real numbers of shape {tuple(batch)} or {(*batch, '…')}, for each "
+                "trajectory its own, or a single one"
+            )
+        return tensor
 
     return value
 

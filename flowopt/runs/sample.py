@@ -10,6 +10,7 @@ from torch import Tensor
 from flowopt.core.interfaces import FlowLike, Oracle, Scheme
 from flowopt.core.oracle import Problem
 from flowopt.core.state import State
+from flowopt.core.trajectory import Status
 from flowopt.diagnostics import effective_sample_size, r_hat
 from flowopt.errors import CompatibilityError, ConfigurationError
 from flowopt.integrate import integrate
@@ -118,9 +119,13 @@ def sample(
         device=device,
     )
     if burn_in:
+        burnt = run(start, steps=burn_in)
+        if bool((burnt.status == Status.INTERRUPTED).any()):
+            still = run(burnt.state, steps=0, record={"position": 1})
+            return Samples(still.records["position"][1:], burnt)
         # A short burn-in does not decide which engine samples.
         engine = start.native if isinstance(start, State) else None
-        start = replace(run(start, steps=burn_in).state, native=engine)
+        start = replace(burnt.state, native=engine)
     solution = run(start, steps=samples * thinning, record={"position": thinning})
     # The first record is where sampling begins, not a sample.
     return Samples(solution.records["position"][1:], solution)

@@ -151,3 +151,32 @@ def test_a_position_that_is_not_finite_is_a_divergence_whatever_the_loss_says():
 def test_a_quadratic_knows_what_its_origin_is(stiffness, kind):
     (origin,) = fo.problems.quadratic(stiffness).critical_points
     assert origin.kind == kind
+
+
+@pytest.mark.parametrize("shape", [(0,), (3, 0)])
+@pytest.mark.parametrize("compile", [True, False])
+def test_a_batch_without_members_is_a_result_with_records(shape, compile):
+    solution = fo.integrate(
+        GRADIENT_FLOW,
+        fo.Euler(),
+        PROBLEM,
+        torch.zeros(*shape, 2, dtype=torch.float64),
+        step_size=0.1,
+        steps=5,
+        record={"loss": 1, "position": 2},
+        compile=compile,
+    )
+    assert solution.status.shape == solution.cost.shape == shape
+    assert solution.records["loss"].shape == solution.times["loss"].shape == (1, *shape)
+    assert solution.to_xarray().position.shape == (1, *shape, 2)
+
+
+@pytest.mark.parametrize("start", [START, START.expand(3, 2)], ids=["one", "three"])
+def test_no_steps_are_a_result_that_leaves_the_engine_open(start):
+    still = fo.integrate(
+        GRADIENT_FLOW, fo.Euler(), PROBLEM, start, step_size=0.1, steps=0, compile=True
+    )
+    assert (still.status == fo.Status.STEPS_TAKEN).all()
+    assert torch.equal(still.position, start)
+    assert still.engine == "eager torch: there is nothing to step"
+    assert still.state.native is None

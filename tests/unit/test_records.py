@@ -2,6 +2,7 @@
 
 import math
 
+import pytest
 import torch
 
 import flowopt as fo
@@ -71,6 +72,19 @@ def test_functions_are_recorded_under_their_names():
     speeds = solution.records["p"].norm(dim=-1)
     torch.testing.assert_close(solution.records["speed"], speeds, rtol=1e-15, atol=0)
     assert torch.equal(solution.records["half"][0], QUADRATIC.loss(STARTS) / 2)
+
+
+@pytest.mark.parametrize(
+    ("answer", "match"),
+    [
+        (torch.ones(2), r"gave torch.float32, \(2,\), expected real numbers of shape \(3,\)"),
+        (torch.ones(3, dtype=torch.complex64), r"gave torch.complex64, \(3,\)"),
+        ("loss", "gave 'loss', expected a tensor or a number"),
+    ],
+)
+def test_what_is_no_number_for_every_trajectory_is_not_recorded(answer, match):
+    with pytest.raises(fo.ConfigurationError, match=match):
+        run(start=torch.ones(3, 2), record={"odd": (1, lambda state, evaluation: answer)})
 
 
 def test_the_first_energy_is_recorded_as_energy():

@@ -48,6 +48,20 @@ def test_a_single_chain_is_enough():
     assert found.effective_size.shape == found.r_hat.shape == (2,)
 
 
+def test_an_interrupted_burn_in_is_not_followed_by_samples():
+    def progress(steps):
+        progress.done += steps
+        if progress.done == 5:
+            raise KeyboardInterrupt
+
+    progress.done = 0
+    found = sample(burn_in=20, progress=progress)
+    assert progress.done == 5
+    assert found.position.shape == (0, 20, 2)
+    assert (found.solution.status == fo.Status.INTERRUPTED).all()
+    assert (found.solution.state.step == 5).all()
+
+
 def test_networks_are_sampled_too():
     module = torch.nn.Linear(2, 1)
     problem = fo.problems.network(
