@@ -31,7 +31,8 @@ class Minibatches:
 
     def __post_init__(self) -> None:
         """Checks the size."""
-        if not isinstance(self.size, int) or self.size < 1:
+        whole = isinstance(self.size, int) and not isinstance(self.size, bool)
+        if not whole or self.size < 1:
             raise DataError(f"a minibatch has at least one row, got size={self.size!r}")
 
 
@@ -65,7 +66,7 @@ class Network:
             raise DataError(f"batch={batch!r}: give Minibatches(size), or None for all rows")
         self.module = module
         self._loss = loss
-        self.inputs, self.targets = _checked_data(data)
+        self.inputs, self.targets = checked_data(data)
         self.minibatches = batch
         self.names = [n for n, w in module.named_parameters() if w.requires_grad]
         self._shapes = {n: w.shape for n, w in module.named_parameters()}
@@ -294,7 +295,8 @@ def network(
     return Network(module, loss, data, batch)
 
 
-def _checked_data(data: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
+def checked_data(data: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
+    """Inputs and targets with as many rows; raises `DataError` for anything else."""
     if not isinstance(data, tuple | list) or len(data) != 2:
         raise DataError("data is a pair (inputs, targets) of tensors")
     inputs, targets = data

@@ -13,6 +13,7 @@ from flowopt.core.trajectory import Status
 from flowopt.errors import ConfigurationError
 from flowopt.integrate import integrate
 from flowopt.problems import Minibatches, Network, network
+from flowopt.problems.network import checked_data
 from flowopt.solution import Solution
 
 Metric = Callable[[Tensor, Tensor], Tensor]
@@ -90,7 +91,7 @@ def train(
     record: dict[str, object] = {"loss": 1}
     observed = _checked_metrics(loss, test, metrics)
     if test is not None:
-        record["test"] = (per_epoch, _Look(problem, test, tuple(observed.values())))
+        record["test"] = (per_epoch, _Look(problem, checked_data(test), observed))
     solution = integrate(
         flow,
         scheme,
@@ -115,7 +116,7 @@ class _Look:
 
     problem: Network
     test: Pair
-    metrics: tuple[Metric, ...]
+    metrics: Mapping[str, Metric]
 
     def __call__(self, state: State, evaluation: object) -> Tensor:
         module, (inputs, targets) = self.problem.module, self.test
@@ -125,8 +126,23 @@ class _Look:
             outputs = self.problem.outputs(self.problem.join(state.position), inputs)
         finally:
             module.train(training)
-        values = [metric(outputs, targets) for metric in self.metrics]
-        return torch.stack([torch.as_tensor(v, dtype=torch.float64) for v in values])
+        return torch.stack(
+            [_number(name, metric(outputs, targets)) for name, metric in self.metrics.items()]
+        )
+
+
+def _number(name: str, value: object) -> Tensor:
+    """What a metric gave, 0-d float64."""
+    try:
+        number = torch.as_tensor(value, dtype=torch.float64)
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise ConfigurationError(f"metric {name!r} gave {value!r}, expected a number") from error
+    if number.ndim:
+        raise ConfigurationError(
+            f"metric {name!r} gave numbers of shape {tuple(number.shape)}, expected a single one: "
+            "take their mean"
+        )
+    return number
 
 
 def _taken_apart(method: object) -> tuple[FlowLike, Scheme, float | Tensor]:
@@ -158,6 +174,12 @@ def _checked_metrics(
         if metrics:
             raise ConfigurationError("metrics are of test data: give test=(inputs, targets) too")
         return {}
+    if not isinstance(metrics, Mapping | None):
+        raise ConfigurationError(
+            f"metrics={metrics!r}: give names and functions, as in metrics={{'accuracy': function}}"
+        )
     if taken := sorted({"loss", "test_loss"} & set(metrics or {})):
         raise ConfigurationError(f"the history has {taken} already: call the metric something else")
+    if odd := [name for name, metric in (metrics or {}).items() if not callable(metric)]:
+        raise ConfigurationError(f"metric {odd[0]!r} is no function of (outputs, targets)")
     return {"test_loss": loss, **(metrics or {})}

@@ -150,8 +150,6 @@ def test_a_network_that_only_steps_alone_runs_in_eager_torch(layer, monkeypatch)
     monkeypatch.setattr(importlib.import_module("flowopt.integrate"), "WORTH_A_KERNEL", 0)
     module = torch.nn.Sequential(torch.nn.Linear(2, 3), layer)
     data = torch.ones(4, 2), torch.zeros(4, 3)
-    training = fo.train(
-        module, torch.nn.functional.mse_loss, data, fo.classic.sgd(lr=0.1), steps=3
-    )
+    training = fo.train(module, torch.nn.functional.mse_loss, data, fo.classic.sgd(lr=0.1), steps=3)
     assert training.status == fo.Status.STEPS_TAKEN
     assert "the loss is not taken of a batch: Sequential" in training.solution.engine

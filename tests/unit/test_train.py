@@ -108,8 +108,28 @@ def test_an_interrupted_training_keeps_what_there_is():
         ({"metrics": {"accuracy": accuracy}}, "give test="),
         ({"test": DATA, "metrics": {"loss": accuracy}}, "has .'loss'. already"),
         ({"method": "adam"}, "method='adam': give one such as flowopt.classic.adam"),
+        ({"test": DATA, "metrics": [accuracy]}, "give names and functions"),
+        ({"test": DATA, "metrics": {"rows": lambda a, b: a[:, 0]}}, "gave numbers of shape"),
+        (
+            {"test": DATA, "metrics": {"none": lambda a, b: None}},
+            "metric 'none' gave None, expected a number",
+        ),
+        ({"test": DATA, "metrics": {"one": 1}}, "metric 'one' is no function"),
     ],
 )
 def test_settings_of_no_use_are_refused(settings, message):
     with pytest.raises(fo.ConfigurationError, match=message):
+        run(**settings)
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"test": DATA[0]}, "data is a pair"),
+        ({"test": (DATA[0], DATA[1][:3])}, "same number of rows"),
+        ({"batch": True}, "at least one row, got size=True"),
+    ],
+)
+def test_data_that_does_not_fit_is_refused(settings, message):
+    with pytest.raises(fo.DataError, match=message):
         run(**settings)
