@@ -1,5 +1,6 @@
 """When steps of a scheme on a quadratic loss stay bounded, and what they sample."""
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -109,10 +110,15 @@ class Stability:
 
     def matrix_at(self, step_size: float, curvature: float | None = None) -> numpy.ndarray:
         """M as numbers, at the flow's hyperparameters."""
+        k = self._curvature(curvature)
+        return numpy.array(self._numbers(float(step_size), k), dtype=float)
+
+    def _curvature(self, curvature: float | None) -> float:
+        """A curvature as given, or that of the analysis."""
         k = self.curvature if curvature is None else curvature
         if not getattr(k, "is_number", True):
             raise CompatibilityError("the curvature is a symbol: give curvature=…")
-        return numpy.array(self._numbers(float(step_size), float(k)), dtype=float)
+        return _finite(float(k))
 
     def spectral_radius(self, step_size: float, curvature: float | None = None) -> float:
         """Largest size of an eigenvalue of M."""
@@ -135,9 +141,11 @@ class Stability:
         0 where small steps are not stable; infinity where none of 4000 steps over eight decades is
         unstable.
         """
-        k = float(self.curvature if curvature is None else curvature)
-        scale = min(1.0 / k, k**-0.5)
-        stable = SMALLEST * scale
+        k = self._curvature(curvature)
+        if k <= 0:
+            # The conditions leave out what holds wherever k > 0.
+            raise CompatibilityError(f"the largest step is that at a curvature > 0, got {k}")
+        stable = SMALLEST * min(1.0 / k, k**-0.5)
         if not self._stable(stable, k):
             return 0.0
         for step in numpy.geomspace(stable, LARGEST * max(1.0 / k, k**-0.5), GRID):
@@ -222,7 +230,7 @@ def stability(flow: EquationFlow, scheme: Scheme, curvature: float | None = None
         & Matthews 2013, Appl. Math. Res. Express 2013(1), 34.
     """
     variables, matrix, noise = linear_step(flow, scheme)
-    k = CURVATURE if curvature is None else exact(float(curvature))
+    k = CURVATURE if curvature is None else exact(_finite(float(curvature)))
     infinite = {
         symbol(n): sympy.oo for n, v in flow.hyperparameters.items() if bool(v.isinf().any())
     }
@@ -242,6 +250,12 @@ def stability(flow: EquationFlow, scheme: Scheme, curvature: float | None = None
         marginal=marginal,
         largest_step=_largest_step(conditions, [c for c, e in decays.items() if e.has(h)]),
     )
+
+
+def _finite(curvature: float) -> float:
+    if not math.isfinite(curvature):
+        raise CompatibilityError(f"a curvature is a finite number, got {curvature}")
+    return curvature
 
 
 def _known(flow: EquationFlow, decays: dict[sympy.Symbol, sympy.Expr]) -> Knowledge:

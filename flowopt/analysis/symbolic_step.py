@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from fractions import Fraction
@@ -19,6 +20,11 @@ from flowopt.symbolic.language import LOSS, STEP_SIZE, g, symbol, t
 Formulas = Mapping[sympy.Symbol, sympy.Expr]
 # Coefficients of tableaux come as floats; fractions with smaller denominators are meant.
 LARGEST_DENOMINATOR = 10**7
+# All that schemes map a state by.
+MEANINGS: Mapping[Callable, Callable] = {
+    torch.zeros_like: lambda formula: sympy.S.Zero,
+    torch.sub: operator.sub,
+}
 
 
 @dataclass(frozen=True)
@@ -55,11 +61,13 @@ class SymbolicState:
                 total[variable] = total[variable] + rational(factor) * slope
         return self.updated(total)
 
-    def map(self, function: Callable) -> SymbolicState:
-        """The state of zeros, which is all that schemes map a state to."""
-        if function is not torch.zeros_like:
+    def map(self, function: Callable, *others: SymbolicState) -> SymbolicState:
+        """A function of every formula, one of `MEANINGS`, with those of other states."""
+        if function not in MEANINGS:
             raise CompatibilityError(f"{function!r} has no meaning for formulas")
-        return self.updated(dict.fromkeys(self.formulas(), sympy.S.Zero))
+        groups = [state.formulas() for state in (self, *others)]
+        values = {v: MEANINGS[function](*(group[v] for group in groups)) for v in groups[0]}
+        return self.updated(values)
 
 
 class SymbolicNoise:

@@ -26,7 +26,13 @@ EULER_WORDS = [
 DRIFTS = [
     (n, scheme)
     for n in ("gradient_flow", "heavy_ball", "momentum_ema")
-    for scheme in (fo.Euler(), fo.RungeKutta("heun"), fo.RungeKutta("rk4"))
+    for scheme in (
+        fo.Euler(),
+        fo.RungeKutta("heun"),
+        fo.RungeKutta("rk4"),
+        fo.EulerRichardson(),
+        fo.EulerRichardson("author"),
+    )
 ]
 SAMPLES = 2
 
@@ -246,3 +252,10 @@ def test_a_missing_curvature_and_energies_in_other_time_are_refused():
     method = fo.classic.sgd(lr=0.1, momentum=0.9)
     with pytest.raises(fo.CompatibilityError, match="at_step_size"):
         stability(method.flow, method.scheme).energy_condition("mechanical")
+
+
+@pytest.mark.parametrize("curvature", [-1.0, 0.0, math.nan, math.inf])
+def test_a_curvature_without_a_largest_step_is_refused(curvature):
+    found = stability(fo.flows.gradient_flow(), fo.Euler())
+    with pytest.raises(fo.CompatibilityError, match="curvature"):
+        found.largest_step_at(curvature)
