@@ -36,6 +36,11 @@ class ListPrinter:
         self._owned: set[str] = set()
         self.lines: list[str] = []
 
+    @property
+    def made(self) -> bool:
+        """Whether there are lists in between, other than those of the variables."""
+        return bool(self._owned)
+
     def update(
         self,
         shared: Sequence[tuple[sympy.Symbol, sympy.Expr]],

@@ -21,6 +21,7 @@ from torch import Tensor
 from flowopt.errors import DefinitionError
 from flowopt.symbolic.functions import phi, phi1, total
 from flowopt.symbolic.printing.lists import ListPrinter, UnlistedError
+from flowopt.symbolic.printing.stretches import in_stretches
 
 UNARY = {
     sympy.sign: "torch.sign",
@@ -240,11 +241,13 @@ class Compiled:
         symbols = {name: sympy.Symbol(name, real=True) for name in names}
         try:
             new_values = {symbols[name]: formula for name, formula in results.items()}
-            lines = ListPrinter(symbols.values()).update(shared, new_values)
+            printer = ListPrinter(symbols.values())
+            lines = printer.update(shared, new_values)
         except UnlistedError:
             return None
         arguments = (*inspect.signature(self.update).parameters, *self.written)
-        return compile_function("lists", "update_lists", arguments, lines)[0]
+        function = compile_function("lists", "update_lists", arguments, lines)[0]
+        return in_stretches(function, [a in names for a in arguments]) if printer.made else function
 
     @property
     def written(self) -> tuple[str, ...]:
