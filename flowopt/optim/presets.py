@@ -30,6 +30,7 @@ OPTIONS = (
 ONLY_TORCH = {
     "capturable": "a step reads live numbers on the host, which a CUDA graph would freeze",
     "fused": "the fused step of flowopt is compile=True",
+    "decoupled_weight_decay": "that is flowopt.optim.AdamW",
 }
 
 
@@ -42,13 +43,20 @@ class Preset(FlowOptimizer):
     method: Callable[..., Method]
     twin: Twin
     settings: tuple[str, ...]
+    only_torch: tuple[str, ...]
 
-    def __init_subclass__(cls, method: Callable[..., Method], twin: Twin):
-        """Takes arguments and defaults over from the method."""
+    def __init_subclass__(
+        cls, method: Callable[..., Method] | None = None, twin: Twin | None = None
+    ):
+        """Takes arguments and defaults over from the method; without one, all from its base."""
         super().__init_subclass__()
+        if method is None or twin is None:
+            return
         cls.method, cls.twin = staticmethod(method), twin
         own = inspect.signature(method).parameters.values()
         cls.settings = tuple(parameter.name for parameter in own)
+        theirs = inspect.signature(twin.kind).parameters
+        cls.only_torch = tuple(name for name in ONLY_TORCH if name in theirs)
         options = inspect.signature(FlowOptimizer.__init__).parameters
         positional = inspect.Parameter.POSITIONAL_OR_KEYWORD
         cls.__signature__ = inspect.Signature(
@@ -58,7 +66,7 @@ class Preset(FlowOptimizer):
                 *(options[name] for name in OPTIONS),
                 *(
                     inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=None)
-                    for name in ONLY_TORCH
+                    for name in cls.only_torch
                 ),
             ]
         )
@@ -71,9 +79,9 @@ class Preset(FlowOptimizer):
         lr = bound.arguments.get("lr")
         bound.apply_defaults()
         defaults = dict(bound.arguments)
-        for name, reason in ONLY_TORCH.items():
+        for name in self.only_torch:
             if defaults.pop(name):
-                raise CompatibilityError(f"{name}=True: {reason}; leave it out")
+                raise CompatibilityError(f"{name}=True: {ONLY_TORCH[name]}; leave it out")
         options = {name: defaults.pop(name) for name in OPTIONS}
         params, control, foreach, compiled = (
             defaults.pop("params"),

@@ -1,6 +1,7 @@
 """The presets as entries of torch's own database of optimizers: its inputs, its contract."""
 
 import copy
+import inspect
 import io
 import re
 
@@ -311,12 +312,21 @@ def test_a_deepcopy_has_all_that_is_public_and_prints(name, number, way):
     assert name in repr(optimizer)
 
 
+REMEDIES = {"fused": "compile=True", "capturable": "host", "decoupled_weight_decay": "AdamW"}
+
+
 @pytest.mark.parametrize("name", NAMES)
-@pytest.mark.parametrize(("option", "remedy"), [("fused", "compile=True"), ("capturable", "host")])
-def test_what_no_equation_needs_is_refused_with_a_remedy(name, option, remedy):
-    getattr(fo.optim, name)(weight_and_bias(), **{option: False})
-    with pytest.raises(fo.CompatibilityError, match=rf"{option}=True: .*{remedy}"):
-        getattr(fo.optim, name)(weight_and_bias(), **{option: True})
+def test_every_argument_of_torch_is_taken_or_refused_with_a_remedy(name):
+    theirs, ours = (
+        inspect.signature(getattr(package, name)).parameters for package in (torch.optim, fo.optim)
+    )
+    for option, argument in theirs.items():
+        if option not in REMEDIES:
+            assert ours[option].default == argument.default, option
+            continue
+        getattr(fo.optim, name)(weight_and_bias(), **{option: False})
+        with pytest.raises(fo.CompatibilityError, match=rf"{option}=True: .*{REMEDIES[option]}"):
+            getattr(fo.optim, name)(weight_and_bias(), **{option: True})
 
 
 @EACH

@@ -135,3 +135,14 @@ def test_a_method_without_a_preset_integrates_to_where_torch_ends(name, method, 
     )
     expected = train(module, optimizer, factor)
     torch.testing.assert_close(flat_position(solution.position), expected, rtol=0, atol=1e-10)
+
+
+def test_a_subclass_of_a_preset_is_stepped_as_the_preset():
+    class Renamed(fo.optim.Adam):
+        pass
+
+    ends = []
+    for kind in (Renamed, fo.optim.Adam):
+        module = small_network()
+        ends.append(train(module, kind(module.parameters(), lr=1e-2), steps=5))
+    assert torch.equal(*ends)
