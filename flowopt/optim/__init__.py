@@ -3,6 +3,7 @@
 from flowopt.optim.controlled.presets import EnergyAdam, EnergyGD, EnergyMomentum
 from flowopt.optim.flow_optimizer import FlowOptimizer
 from flowopt.optim.least_squares import LevenbergMarquardt
+from flowopt.optim.measures import measures
 from flowopt.optim.presets import SGD, Adagrad, Adam, AdamW, RMSprop
 from flowopt.optim.thermal import LOL, AdaptiveLangevin, AdLaLa, Langevin
 
@@ -21,4 +22,5 @@ __all__ = [
     "Langevin",
     "LevenbergMarquardt",
     "RMSprop",
+    "measures",
 ]
