@@ -3,7 +3,6 @@
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -12,7 +11,6 @@ from flowopt.classic.checks import check_not_negative
 from flowopt.controls import Constant
 from flowopt.core.evaluation import Evaluation
 from flowopt.core.interfaces import Point, Scheme, StepControl
-from flowopt.core.noise import PhiloxNoise
 from flowopt.errors import CompatibilityError
 from flowopt.flows import EquationFlow
 from flowopt.optim.blocks.equation import Equation, taken_equation, together
@@ -25,7 +23,7 @@ from flowopt.optim.controlled import trials
 from flowopt.optim.gradients import GradientOracle, check_dense, gradient_of, real_view
 from flowopt.optim.native import Moving, step_native
 from flowopt.optim.storage import carried_gradient, end_loss, store, stored_state
-from flowopt.optim.tensors import Elements, offsets_of
+from flowopt.optim.tensors import SILENCE, Elements, noise_of, offsets_of
 from flowopt.optim.updates import NativeSteps, Plan, Plans, Prepared, advanced
 from flowopt.stepper import Stepper
 
@@ -273,7 +271,7 @@ class FlowOptimizer(Optimizer):
             if closure is None:
                 raise CompatibilityError(remedy(self.flow, self.scheme))
             parameters, offsets = zip(*pairs, strict=True)
-            check_dense(parameter.grad for parameter in parameters)
+            check_dense(map(gradient_of, parameters))
             flow, _, step_size = self._plan(place)
             check_loss(flow, loss is None and flow.uses_loss)
             places, equation = self._places(parameters), self._equations[place]
@@ -293,34 +291,31 @@ class FlowOptimizer(Optimizer):
             chosen = [i for i, gradient in enumerate(gradients) if gradient is not None]
             offsets = offsets_of(self._real(parameters), first)[chosen]
             parameters, first = [parameters[i] for i in chosen], int(offsets[0])
+        elements = Elements(first, offsets)
         if self._native is None:
-            if offsets is None:
-                offsets = offsets_of(self._real(parameters), first)
-            self._step_eager(place, parameters, offsets, closure, loss)
+            self._step_eager(place, parameters, elements, closure, loss)
         else:
-            elements = Elements(first, offsets)
             self._step_native(self._native, place, parameters, moving, elements, loss)
 
     def _step_eager(
         self,
         place: int,
         parameters: list[Tensor],
-        offsets: np.ndarray,
+        elements: Elements,
         closure: Callable | None,
         loss: Tensor | None,
     ) -> None:
-        check_dense(parameter.grad for parameter in parameters)
+        check_dense(map(gradient_of, parameters))
         group, prepared = self.param_groups[place], self._prepared(place)
         plan = prepared.plan
         flow, scheme = plan.flow, plan.scheme
-        closure_free = scheme.closure_free(flow)
+        closure_free = prepared.closure_free
         if closure is None and not closure_free:
             raise CompatibilityError(remedy(flow, scheme))
         check_loss(flow, loss is None and prepared.uses_loss)
         sign = -1.0 if plan.maximize else 1.0
-        oracle = GradientOracle(parameters, sign, closure, remedy(flow, scheme))
-        seed = torch.tensor(group["seed"] % 2**63)
-        noise = PhiloxNoise(seed, torch.tensor(0), tuple(offsets.tolist()))
+        oracle = GradientOracle(parameters, sign, closure)
+        noise = noise_of(group["seed"], elements, parameters) if prepared.noisy else SILENCE
         evaluation = oracle.read(loss)
         control, later = self.control, self.scheme.regular_start
         rejecting = control is not None and control.rejects

@@ -13,12 +13,15 @@ from flowopt.core.state import Leaves
 from flowopt.errors import CompatibilityError
 
 # Thousands of tensors are asked at every step.
-gradient_of = attrgetter("grad")
+gradient_of, is_sparse = attrgetter("grad"), attrgetter("is_sparse")
+
+# The loss where nobody gave it.
+UNKNOWN = torch.tensor(torch.nan, dtype=torch.float64)
 
 
 def check_dense(gradients: Iterable[Tensor | None]) -> None:
     """Raises `CompatibilityError` where a gradient is sparse."""
-    if any(gradient is not None and gradient.is_sparse for gradient in gradients):
+    if any(map(is_sparse, [gradient for gradient in gradients if gradient is not None])):
         raise CompatibilityError("sparse gradients are not supported")
 
 
@@ -29,7 +32,7 @@ def real_view(tensor: Tensor) -> Tensor:
 
 def real_views(tensors: Sequence[Tensor]) -> list[Tensor]:
     """Tensors, the complex ones as real ones."""
-    if any(map(torch.is_complex, tensors)):
+    if any(map(Tensor.is_complex, tensors)):
         return [real_view(tensor) for tensor in tensors]
     return list(tensors)
 
@@ -91,7 +94,6 @@ class GradientOracle:
         parameters: Those that have a gradient.
         sign: −1 to maximise.
         closure: Clears gradients, runs backward and returns the loss.
-        remedy: What to do where the closure is missing but needed.
     """
 
     def __init__(
@@ -99,30 +101,25 @@ class GradientOracle:
         parameters: list[Tensor],
         sign: float,
         closure: Callable[[], Tensor] | None,
-        remedy: str,
     ):
         """See the class."""
-        self._parameters, self._sign = parameters, sign
-        self._closure, self._remedy = closure, remedy
+        self._parameters, self._sign, self._closure = parameters, sign, closure
         self._forward = closure.forward if isinstance(closure, SameSample) else None
 
     def read(self, loss: Tensor | float | None) -> Evaluation:
         """The gradients that are there."""
-        found = [p.grad for p in self._parameters if p.grad is not None]
+        gradients = map(gradient_of, self._parameters)
+        found = [gradient for gradient in gradients if gradient is not None]
         gradient = tuple(real_views(found))
         if self._sign < 0:
             gradient = tuple(-leaf for leaf in gradient)
-        value = torch.tensor(torch.nan) if loss is None else torch.as_tensor(loss)
-        return Evaluation(self._signed(value), gradient)
+        value = UNKNOWN if loss is None else self._signed(torch.as_tensor(loss))
+        return Evaluation(value, gradient)
 
     def evaluate(self, position: Leaves, sample: Sample) -> Evaluation:
-        """Moves the parameters to the position, calls the closure and reads the gradients.
-
-        Raises:
-            CompatibilityError: There is no closure.
-        """
-        if self._closure is None:
-            raise CompatibilityError(self._remedy)
+        """Moves the parameters to the position, calls the closure and reads the gradients."""
+        # Without one, a scheme that needs it has been refused.
+        assert self._closure is not None
         self._move(position)
         with torch.enable_grad():
             loss = self._closure()

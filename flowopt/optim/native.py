@@ -64,7 +64,7 @@ def step_native(
         shared = [group[name] for name in (*scalars, "time", "step")]
     except KeyError:
         fresh = True
-        evaluation = GradientOracle(parameters, sign, None, "").read(loss)
+        evaluation = GradientOracle(parameters, sign, None).read(loss)
         state = stored_state(
             group, places, parameters, plan.flow, evaluation, later, plan.step_size
         )

@@ -7,11 +7,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from flowopt.core.noise import PhiloxNoise
 from flowopt.errors import CompatibilityError
 from flowopt.kernels.native.memory.spans import Spans
 from flowopt.kernels.native.memory.tensors import Places, look
 from flowopt.kernels.update import Table, Update, chunks
-from flowopt.optim.gradients import check_dense
+from flowopt.optim.gradients import check_dense, real_views
 
 NOT_ALIKE = (
     "compile=True: a parameter, its gradient and its state are plain tensors of one shape and one "
@@ -40,6 +41,18 @@ def offsets_of(tensors: Sequence[Tensor], first: int) -> np.ndarray:
     """Numbers of the first elements of tensors that follow one another."""
     sizes = np.fromiter(map(Tensor.numel, tensors), np.int64, len(tensors))
     return first + np.cumsum(sizes) - sizes
+
+
+# Of flows that draw nothing.
+SILENCE = PhiloxNoise(torch.tensor(0), torch.tensor(0), ())
+
+
+def noise_of(seed: int, elements: Elements, parameters: Sequence[Tensor]) -> PhiloxNoise:
+    """The noise of parameters, whose elements have their numbers among all."""
+    offsets = elements.offsets
+    if offsets is None:
+        offsets = offsets_of(real_views(parameters), elements.first)
+    return PhiloxNoise(torch.tensor(seed % 2**63), torch.tensor(0), tuple(offsets.tolist()))
 
 
 class Tensors:

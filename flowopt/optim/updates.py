@@ -140,6 +140,8 @@ class Prepared(NamedTuple):
         names: Variables other than the position.
         scalars: Of the flow.
         uses_loss: Whether it needs the loss.
+        closure_free: Whether it needs no gradient but the one at the start of a step.
+        noisy: Whether it draws random numbers.
     """
 
     plan: Plan
@@ -147,6 +149,8 @@ class Prepared(NamedTuple):
     names: list[str]
     scalars: tuple[str, ...]
     uses_loss: bool
+    closure_free: bool
+    noisy: bool
 
 
 class Plans:
@@ -161,11 +165,12 @@ class Plans:
         known = self._plans.get(place)
         if known is None or known[0] != values:
             plan = make()
-            hyperparameters = plan.flow.hyperparameters.values()
+            flow = plan.flow
+            hyperparameters = flow.hyperparameters.values()
             settings = [*(value.item() for value in hyperparameters), plan.step_size.item()]
-            names = [name for name in plan.flow.variables if name != "theta"]
-            uses_loss = plan.flow.uses_loss
-            known = values, Prepared(plan, settings, names, plan.flow.scalars, uses_loss)
+            names = [name for name in flow.variables if name != "theta"]
+            asks = flow.uses_loss, plan.scheme.closure_free(flow), flow.noisy
+            known = values, Prepared(plan, settings, names, flow.scalars, *asks)
             if all(_plain(value) for value in values):
                 self._plans[place] = known
         return known[1]

@@ -73,7 +73,7 @@ class JointSteps:
         seed, maximize = (_shared(members, name) for name in ("seed", "maximize"))
         parameters = [parameter for member in members for parameter in member.parameters]
         places = [place for member in members for place in member.places]
-        oracle = GradientOracle(parameters, -1.0 if maximize else 1.0, closure, "")
+        oracle = GradientOracle(parameters, -1.0 if maximize else 1.0, closure)
         evaluation = oracle.read(loss)
         gradient = carried_gradient(places) or evaluation.gradient
         # Closures write into parameters and gradients in mid-step; the start stays.

@@ -35,8 +35,10 @@ def check_finite(
         NotFiniteError: A gradient holds NaN or infinity.
     """
     for place, group in enumerate(groups):
+        if not group["error_if_nonfinite"]:
+            continue
         moving = [parameter for parameter in group["params"] if parameter.grad is not None]
-        if not group["error_if_nonfinite"] or not moving:
+        if not moving:
             continue
         gradients = [parameter.grad for parameter in moving]
         check_dense(gradients)

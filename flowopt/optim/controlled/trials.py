@@ -135,7 +135,7 @@ def begun(
 ) -> Point:
     """State, loss and gradient at the start of a step."""
     sign = -1.0 if group["maximize"] else 1.0
-    evaluation = GradientOracle(parameters, sign, None, "").read(loss)
+    evaluation = GradientOracle(parameters, sign, None).read(loss)
     step_size = torch.tensor(float(group["lr"]), dtype=torch.float64)
     state = stored_state(group, places, parameters, flow, evaluation, later, step_size)
     return Point(state, evaluation)
