@@ -26,6 +26,7 @@ class Constant:
     rejects = False
     weighs_loss = False
     sampling = "trial"
+    remembers_position = False
 
     def __init__(self, step_size: float | Tensor):
         """See the class."""
@@ -81,6 +82,7 @@ class Schedule:
     rejects = False
     weighs_loss = False
     sampling = "trial"
+    remembers_position = False
     advances = False
 
     def __init__(self, function: Callable[[int], float]):

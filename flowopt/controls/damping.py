@@ -175,6 +175,7 @@ class Damping:
     rejects = True
     weighs_loss = True
     sampling = "step"
+    remembers_position = False
     advances = False
 
     def __init__(

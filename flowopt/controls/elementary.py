@@ -38,6 +38,7 @@ class ElementaryControl:
     rejects = True
     weighs_loss = False
     sampling = "step"
+    remembers_position = False
     advances = True
 
     def __init__(

@@ -41,6 +41,7 @@ class ErrorControl:
     weighs_loss = False
     advances = True
     sampling = "step"
+    remembers_position = False
 
     def __init__(
         self, *, rtol: float = 1e-6, atol: float = 1e-9, first_step: float | Tensor | None = None

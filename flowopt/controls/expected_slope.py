@@ -1,90 +1,157 @@
-"""Step sizes by the slope at the end of a step, as the next minibatch sees it."""
+"""Step sizes by slopes at the end of a step, as the next minibatch sees them."""
 
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Protocol
 
 import torch
 from torch import Tensor
 
 from flowopt.arguments import real_tensor
 from flowopt.core.interfaces import FlowLike, Point, Scheme, Trial, Verdict
-from flowopt.core.state import State, per_trajectory, squared_norm, sum_elements
+from flowopt.core.state import Leaves, State, lift, per_trajectory, squared_norm, sum_elements
 from flowopt.errors import ConfigurationError
 
 Memory = tuple[Tensor, ...]
 
-# Shares by which the means of the cosine and of its square are renewed at every step.
+# Shares by which the means of a cosine and of its square are renewed at every step.
 MEAN_SHARE, SQUARE_SHARE = 0.05, 0.01
-# Sureness of "too long" at which steps are left as they are: at the noise floor the expected slope
-# is positive for any step, and a rule that obeys it shrinks steps before training is over.
-TOLERATED = 0.1
+# Sureness of "the step is too long" that is borne: with large steps the sharpest directions keep
+# overshooting while the others still gain.
+TOLERATED = 0.5
+# From this step on a step changes h by as much less as the path is longer, so that a change can
+# show in the mean of the path before the next one.
+SETTLED = 100
 
 
-def _cosine(cosine: Tensor, memory: Memory) -> tuple[Tensor, Memory]:
-    return cosine, memory
-
-
-def _sign(cosine: Tensor, memory: Memory) -> tuple[Tensor, Memory]:
-    return torch.sign(cosine), memory
-
-
-def _sureness(cosine: Tensor, memory: Memory) -> tuple[Tensor, Memory]:
-    """Square, signed, of the mean of the last cosines in units of their size."""
-    mean, square, weight = memory
-    mean = mean + MEAN_SHARE * (cosine - mean)
-    square = square + SQUARE_SHARE * (cosine * cosine - square)
-    # Like Adam's correction: both means start at zero.
-    weight = weight + SQUARE_SHARE * (1.0 - weight)
-    size = torch.sqrt(square / weight)
-    sure = torch.where(size > 0.0, mean / size, 0.0)
-    sure = torch.clamp(sure - TOLERATED, min=-1.0, max=1.0)
-    return sure * torch.abs(sure), (mean, square, weight)
-
-
-@dataclass(frozen=True)
-class Rule:
+class Rule(Protocol):
     """What log h loses at a step, before the gain.
 
     Attributes:
-        excess: Cosine at the step's end, (*batch,), and memory → (*batch,), and memory.
         gain: The usual one.
-        remembered: Numbers of the memory, all zero at the start.
+        remembers_position: Whether its memory ends with a position, leaf by leaf.
     """
 
-    excess: Callable[[Tensor, Memory], tuple[Tensor, Memory]]
+    @property
+    def gain(self) -> float:
+        """The usual gain."""
+        ...
+
+    @property
+    def remembers_position(self) -> bool:
+        """Whether its memory ends with a position."""
+        ...
+
+    def start(self, state: State) -> Memory:
+        """The memory before the first step."""
+        ...
+
+    def excess(self, trial: Trial) -> tuple[Tensor, Memory]:
+        """What log h loses, (*batch,), and the memory after the trial."""
+        ...
+
+
+@dataclass(frozen=True)
+class OfStep:
+    """By the cosine at the end of the last step, without memory."""
+
+    function: Callable[[Tensor], Tensor]
     gain: float
-    remembered: int = 0
+    remembers_position: bool = False
+
+    def start(self, state: State) -> Memory:
+        """Nothing."""
+        return ()
+
+    def excess(self, trial: Trial) -> tuple[Tensor, Memory]:
+        """The function of the cosine."""
+        return self.function(end_cosine(trial, trial.before.state.position)), ()
 
 
-RULES = {
-    "sure": Rule(_sureness, 0.1, remembered=3),
-    "cos": Rule(_cosine, 0.1),
-    "sign": Rule(_sign, 0.01),
+@dataclass(frozen=True)
+class OfPath:
+    """By how surely the loss rises away from the mean of the path, or along the last steps."""
+
+    gain: float = 0.1
+    remembers_position: bool = True
+
+    def start(self, state: State) -> Memory:
+        """Steps so far, means and mean squares of both cosines, and the mean of the path."""
+        none = torch.zeros_like(state.time)
+        return (none, none, none, none, none, *(leaf.clone() for leaf in state.position))
+
+    def excess(self, trial: Trial) -> tuple[Tensor, Memory]:
+        """The larger of both, each in [−1, 1] and small where slopes are noise."""
+        steps, *moments = trial.memory[:5]
+        middle = trial.memory[5:]
+        steps = steps + 1.0
+        weight = -torch.expm1(steps * math.log1p(-SQUARE_SHARE))
+        far, *far_moments = _sureness(end_cosine(trial, middle), *moments[:2], weight)
+        began = trial.before.state.position
+        near, *near_moments = _sureness(end_cosine(trial, began), *moments[2:], weight)
+        near = torch.clamp(near - TOLERATED, min=-1.0)
+        excess = torch.maximum(far * torch.abs(far), near * torch.abs(near))
+        excess = excess * torch.clamp(SETTLED / steps, max=1.0)
+        position = trial.after.state.position
+        share = 1.0 / (steps + 1.0)
+        middle = tuple(
+            mean + lift(share, mean) * (leaf - mean)
+            for mean, leaf in zip(middle, position, strict=True)
+        )
+        return excess, (steps, *far_moments, *near_moments, *middle)
+
+
+def _sureness(
+    cosine: Tensor, mean: Tensor, square: Tensor, weight: Tensor
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Mean of the last cosines in units of their size, in [−1, 1]; both means, renewed.
+
+    Args:
+        cosine: The last one, (*batch,).
+        mean: Of those before.
+        square: Mean of their squares.
+        weight: That of all squares together, as both means begin at zero.
+    """
+    mean = mean + MEAN_SHARE * (cosine - mean)
+    square = square + SQUARE_SHARE * (cosine * cosine - square)
+    size = torch.sqrt(square / weight)
+    sure = torch.where(size > 0.0, mean / size, 0.0)
+    return torch.clamp(sure, min=-1.0, max=1.0), mean, square
+
+
+RULES: dict[str, Rule] = {
+    "path": OfPath(),
+    "cos": OfStep(lambda cosine: cosine, gain=0.1),
+    "sign": OfStep(torch.sign, gain=0.01),
 }
 
 
 class ExpectedSlope:
-    """Lengthens steps while the next minibatch finds the loss still falling at their end.
+    """Lengthens steps while the next minibatch finds the loss still falling away from the path.
 
-    s = ⟨∇L_{n+1}(θ_{n+1}), θ_{n+1} − θ_n⟩ costs nothing: it is the gradient with which the next
-    step begins. On a fresh minibatch E s ≤ 0 just where the step ends before the minimum of the
-    expected loss along its line. With r = s/(|∇L_{n+1}||θ_{n+1} − θ_n|), after every step
-    h ← h·exp(−gain·excess), where excess is
+    s = ⟨∇L_{n+1}(θ_{n+1}), θ_{n+1} − a⟩ costs nothing: it is the gradient with which the next step
+    begins. On a fresh minibatch E s is the slope of the expected loss at θ_{n+1}, along the line
+    from a; for a convex loss E s ≤ 0 implies L(θ_{n+1}) ≤ L(a). With r = s/(|∇L_{n+1}||θ_{n+1} − a|),
+    after every step h ← h·exp(−gain·excess), where excess is
 
-    - "cos": r;  "sign": the sign of r;
-    - "sure": w·|w|, w = mean(r)/√mean(r²) − 0.1 from means over the last 20 and 100 steps: nearly
-      ∓1 where the last slopes agree, nearly 0 where they are noise.
+    - "path": the larger of u|u| and w|w|, times min(1, 100/steps): u = mean(r)/√mean(r²) with a the
+      mean of all θ so far, w the same with a = θ_n, less ½; means over the last 20 and 100 steps.
+      Steps shrink where going back to the mean of the path would help, or where most of them end
+      beyond the minimum of their line;
+    - "cos": r with a = θ_n;  "sign": its sign. Both ask what the next step alone gains, and so
+      shrink too early where sharp directions are noisy.
 
-    Never rejects. With all rows at every step it is the slope of the loss itself. Noise of the flow
-    (Langevin) is part of the displacement.
+    Never rejects, and is made for minibatches: with all rows at every step nothing tells of an
+    overshoot before it happens, where `LyapunovControl` tries again. Noise of the flow (Langevin)
+    is part of the displacement. "path" keeps a copy of θ, its mean.
 
     Args:
         gain: Share by which log h changes at most, or for "cos" where r = ±1; the rule's own where
             not given.
         first_step: h after the start, a float or a (*batch,) tensor.
         start: Share of `first_step` with which the first step is made, from where it grows.
-        rule: "sure", "cos" or "sign".
+        rule: "path", "cos" or "sign".
 
     Raises:
         ConfigurationError: A number is out of its range, or the rule is none of the three.
@@ -92,7 +159,9 @@ class ExpectedSlope:
     Reference:
         The sign of the slope at fresh samples is that of gradient-only line search, Kafka & Wilke
         2019, arXiv 1903.09383; r with g_n for Δθ is hypergradient descent, Baydin et al. 2018,
-        arXiv 1703.04782.
+        arXiv 1703.04782; with a = θ_0, s is what Mechanic learns from, Cutkosky, Defazio & Mehta
+        2023, arXiv 2306.00144. Why a single step is too near a goal: Wu et al. 2018,
+        arXiv 1803.02021.
     """
 
     rejects = False
@@ -106,7 +175,7 @@ class ExpectedSlope:
         gain: float | None = None,
         first_step: float | Tensor = 1e-3,
         start: float = 1e-3,
-        rule: str = "sure",
+        rule: str = "path",
     ):
         """See the class."""
         if rule not in RULES:
@@ -127,6 +196,11 @@ class ExpectedSlope:
         """As it is written."""
         return f"ExpectedSlope(gain={self.gain.item():g}, rule={self.rule!r})"
 
+    @property
+    def remembers_position(self) -> bool:
+        """Whether its memory ends with a position, leaf by leaf."""
+        return RULES[self.rule].remembers_position
+
     def check(self, flow: FlowLike, scheme: Scheme) -> None:
         """Fits every flow and scheme."""
 
@@ -136,10 +210,10 @@ class ExpectedSlope:
 
     def start(self, point: Point, flow: FlowLike) -> tuple[Tensor, Memory]:
         """The first step size, and the rule's memory."""
-        time = point.state.time
-        first = torch.as_tensor(self.first_step, dtype=torch.float64, device=time.device)
-        first = per_trajectory("first_step", self.share * first, point.state.batch).clone()
-        return first, tuple(torch.zeros_like(time) for _ in range(RULES[self.rule].remembered))
+        state = point.state
+        first = torch.as_tensor(self.first_step, dtype=torch.float64, device=state.time.device)
+        first = per_trajectory("first_step", self.share * first, state.batch).clone()
+        return first, RULES[self.rule].start(state)
 
     def refresh(
         self, state: State, step_size: Tensor, memory: Memory, trials: int
@@ -148,21 +222,23 @@ class ExpectedSlope:
         return step_size, memory
 
     def judge(self, trial: Trial) -> Verdict:
-        """Accepts; the next step is longer where this one ended on a falling slope."""
-        cosine = end_cosine(trial)
-        excess, memory = RULES[self.rule].excess(cosine, trial.memory)
+        """Accepts; the next step is longer where the loss still falls."""
+        excess, memory = RULES[self.rule].excess(trial)
         return Verdict(None, trial.step_size * torch.exp(-self.gain * excess), memory)
 
 
-def end_cosine(trial: Trial) -> Tensor:
+def end_cosine(trial: Trial, origin: Leaves) -> Tensor:
     """Cosine between the gradient at a step's end and the way there, (*batch,), float64.
 
     Zero where one of the two is, or is not finite.
+
+    Args:
+        trial: Gives the end.
+        origin: Where the way begins.
     """
     state, evaluation = trial.after
     batch_dimensions = state.time.ndim
-    before = trial.before.state.position
-    way = tuple(end - begin for end, begin in zip(state.position, before, strict=True))
+    way = tuple(end - begin for end, begin in zip(state.position, origin, strict=True))
     products = [
         sum_elements(slope * part, batch_dimensions)
         for slope, part in zip(evaluation.gradient, way, strict=True)

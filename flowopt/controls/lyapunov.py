@@ -56,6 +56,7 @@ class LyapunovControl:
     weighs_loss = True
     advances = False
     sampling = "step"
+    remembers_position = False
 
     def __init__(
         self,

@@ -17,8 +17,9 @@ CARRIED = "end_gradient"
 END_LOSS = "end_loss"
 # Where a step began, kept for controls that judge it by the gradient of the next.
 STARTED = "step_start"
-# What a control remembers, in groups.
+# What a control remembers: numbers in groups, a position beside the parameters.
 MEMORY = "control_memory"
+REMEMBERED = "control_position"
 
 Places = Sequence[dict[str, Any]]
 

@@ -69,6 +69,22 @@ def test_expected_slopes_need_one_gradient_a_step_and_no_closure(flow, word, com
     torch.testing.assert_close(ours, flat_position(theirs.position), rtol=1e-11, atol=1e-12)
 
 
+@pytest.mark.parametrize("compile", [False, True])
+def test_beside_a_parameter_lies_the_mean_of_its_path(compile):
+    parameter = nn.Parameter(torch.tensor([1.0, -2.0], dtype=torch.float64))
+    optimizer = FlowOptimizer(
+        [parameter], DESCENT, fo.Splitting("A"), control=SLOPE, compile=compile
+    )
+    path = []
+    for _ in range(8):
+        path.append(parameter.detach().clone())
+        optimizer.zero_grad()
+        (parameter**2).sum().backward()
+        optimizer.step()
+    remembered = optimizer.state[parameter]["control_position"]
+    torch.testing.assert_close(remembered, torch.stack(path).mean(0), rtol=1e-14, atol=0)
+
+
 @pytest.mark.parametrize("by", ["loss", "closure"])
 @pytest.mark.parametrize(("flow", "word"), [(DESCENT, "A"), (BALL, "OBA")])
 def test_energies_are_compared_on_one_sample_as_in_integrate(flow, word, by):

@@ -5,18 +5,31 @@ import math
 import torch
 
 
-def excess(rule, cosine, memory):
+def excess(rule, slope, theta, began, memory):
     """What log h loses before the gain; the memory is changed."""
+    near = cosine(slope, theta - began)
     if rule == "cos":
-        return cosine
+        return near
     if rule == "sign":
-        return math.copysign(1.0, cosine) if cosine else 0.0
-    memory["steps"] = memory.get("steps", 0) + 1
-    memory["mean"] = 0.95 * memory.get("mean", 0.0) + 0.05 * cosine
-    memory["square"] = 0.99 * memory.get("square", 0.0) + 0.01 * cosine**2
-    size = math.sqrt(memory["square"] / (1.0 - 0.99 ** memory["steps"]))
-    sure = max(-1.0, min(1.0, memory["mean"] / size - 0.1))
-    return sure * abs(sure)
+        return math.copysign(1.0, near) if near else 0.0
+    path = memory.setdefault("path", [began])
+    far = cosine(slope, theta - torch.stack(path).mean(0))
+    path.append(theta)
+    steps = len(path) - 1
+    sure = {}
+    for name, value in (("far", far), ("near", near)):
+        mean, square = memory.get(name, (0.0, 0.0))
+        memory[name] = mean, square = 0.95 * mean + 0.05 * value, 0.99 * square + 0.01 * value**2
+        size = math.sqrt(square / (1.0 - 0.99**steps))
+        sure[name] = max(-1.0, min(1.0, mean / size))
+    beyond = max(-1.0, sure["near"] - 0.5)
+    larger = max(sure["far"] * abs(sure["far"]), beyond * abs(beyond))
+    return larger * min(1.0, 100 / steps)
+
+
+def cosine(slope, way):
+    """Of the angle between two vectors."""
+    return float(slope @ way) / (float(slope.norm()) * float(way.norm()))
 
 
 def controlled_descent(gradient, start, *, rule, gain, first, steps):
@@ -25,7 +38,7 @@ def controlled_descent(gradient, start, *, rule, gain, first, steps):
     Args:
         gradient: (position, step) → gradient on the minibatch of that step.
         start: Position, (dim,).
-        rule: "sure", "cos" or "sign".
+        rule: "path", "cos" or "sign".
         gain: Of the rule.
         first: First h.
         steps: How many.
@@ -39,9 +52,7 @@ def controlled_descent(gradient, start, *, rule, gain, first, steps):
     for step in range(steps):
         after = theta - h * slope
         slope_after = gradient(after, step + 1)
-        way = after - theta
-        norms = float(slope_after.norm()) * float(way.norm())
-        h *= math.exp(-gain * excess(rule, float(slope_after @ way) / norms, memory))
+        h *= math.exp(-gain * excess(rule, slope_after, after, theta, memory))
         theta, slope = after, slope_after
         path.append(theta)
         lengths.append(h)

@@ -143,6 +143,11 @@ class StepControl(Protocol):
     sampling: str
 
     @property
+    def remembers_position(self) -> bool:
+        """Whether what it remembers ends with a position, leaf by leaf."""
+        ...
+
+    @property
     def advances(self) -> bool:
         """Whether time surely reaches any end, so that a duration alone is enough."""
         ...

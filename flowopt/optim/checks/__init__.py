@@ -7,7 +7,7 @@ from torch import Tensor
 from flowopt.core.interfaces import Scheme
 from flowopt.errors import CompatibilityError, ConfigurationError
 from flowopt.flows import EquationFlow, PartitionedFlow
-from flowopt.optim.storage import CARRIED, END_LOSS, MEMORY, STARTED
+from flowopt.optim.storage import CARRIED, END_LOSS, MEMORY, REMEMBERED, STARTED
 from flowopt.schemes import Splitting
 
 # What stands in param_groups, beside the hyperparameters and scalars of a flow.
@@ -57,7 +57,7 @@ def check_names(flow: EquationFlow) -> None:
             "flowopt.optim.LevenbergMarquardt"
         )
     in_groups = {*equations.hyperparameters, *(s.name for s in equations.scalars)} & GROUP_KEYS
-    of_parameters = {v.name for v in equations.variables} & {CARRIED, STARTED, "step"}
+    of_parameters = {v.name for v in equations.variables} & {CARRIED, REMEMBERED, STARTED, "step"}
     if taken := sorted(in_groups | of_parameters):
         raise CompatibilityError(
             f"flow {flow.name!r} uses the names {taken}, which mean something else in an "

@@ -16,7 +16,7 @@ from flowopt.core.trajectory import Status
 from flowopt.errors import CompatibilityError
 from flowopt.flows import EquationFlow
 from flowopt.optim.gradients import GradientOracle, SameSample, complex_view, real_view
-from flowopt.optim.storage import MEMORY, STARTED, Places, stored_state
+from flowopt.optim.storage import MEMORY, REMEMBERED, STARTED, Places, stored_state
 from flowopt.stepper import STATUS_TYPE, Carry, Stepper
 
 # Trials of one step. Halved so often, a step of any size moves nothing.
@@ -163,6 +163,13 @@ def choose_step_size(
     if float(group["lr"]) == 0.0:
         return
     step_size, memory = _remembered(control, group, end, flow)
+    position = end.state.position
+    if control.remembers_position and MEMORY in group:
+        # A parameter that had no gradient before begins here.
+        memory += tuple(
+            real_view(place[REMEMBERED]) if REMEMBERED in place else leaf.clone()
+            for place, leaf in zip(places, position, strict=True)
+        )
     # A parameter that had no gradient before has not begun yet.
     if all(STARTED in place for place in places):
         began = tuple(real_view(place[STARTED]) for place in places)
@@ -173,10 +180,20 @@ def choose_step_size(
         pairs = zip(verdict.memory, memory, strict=True)
         memory = tuple(torch.where(finite, new, old) for new, old in pairs)
     if control.uses_gradient(flow):
-        for place, leaf, parameter in zip(places, end.state.position, parameters, strict=True):
-            place[STARTED] = complex_view(leaf.clone(), parameter)
+        _keep(STARTED, places, parameters, [leaf.clone() for leaf in position])
     step_size, _ = control.refresh(end.state, step_size, memory, 1)
+    if control.remembers_position:
+        _keep(REMEMBERED, places, parameters, memory[-len(position) :])
+        memory = memory[: -len(position)]
     _remember(group, step_size, memory)
+
+
+def _keep(
+    name: str, places: Places, parameters: Sequence[Tensor], leaves: Sequence[Tensor]
+) -> None:
+    """Puts leaves beside their parameters."""
+    for place, leaf, parameter in zip(places, leaves, parameters, strict=True):
+        place[name] = complex_view(leaf, parameter)
 
 
 def tried(
