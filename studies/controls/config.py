@@ -103,19 +103,19 @@ PRESETS: Mapping[str, Config] = {
     "quick": Config(seeds=2, epochs=30),
     "paper": Config(
         data="mnist",
-        methods=tuple(METHODS),
+        methods=("adam", "slope_adam", "momentum", "slope_momentum"),
         rates=(1e-4, 1e-3, 1e-2, 1e-1),
         seeds=5,
-        epochs=6,
+        epochs=2,
         batch=128,
-        hidden=128,
+        hidden=64,
     ),
 }
 DEFAULT_PRESET = "quick"
 EXAMPLES = """  flowopt controls
   flowopt controls --set batch=0 epochs=500 rates=0.001,0.01,0.1,1
   flowopt controls --preset paper --set random_labels=0.2
-  flowopt controls --preset paper --set data=cifar10"""
+  flowopt controls --preset paper --set data=cifar10 hidden=32 epochs=3"""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

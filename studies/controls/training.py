@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import math
 
 import torch
@@ -18,17 +17,15 @@ from studies.controls.config import METHODS, Config
 GRADIENT = 3
 
 
-def with_random_labels(dataset: Dataset, config: Config, seed: int) -> Dataset:
-    """The first rows of a data set, some of them with labels drawn at random."""
+def training_rows(dataset: Dataset, config: Config, seed: int) -> tuple[Tensor, Tensor]:
+    """Inputs and labels of the first rows of a data set, some labels drawn at random."""
     rows = config.rows or len(dataset.train_inputs)
     labels = dataset.train_labels[:rows].clone()
     generator = torch.Generator().manual_seed(seed)
     chosen = torch.rand(len(labels), generator=generator) < config.random_labels
     drawn = torch.randint(dataset.classes, (len(labels),), generator=generator)
     labels[chosen] = drawn[chosen].to(labels.device)
-    return dataclasses.replace(
-        dataset, train_inputs=dataset.train_inputs[:rows], train_labels=labels
-    )
+    return dataset.train_inputs[:rows], labels
 
 
 def budget(config: Config, rows: int) -> int:
@@ -51,9 +48,8 @@ def train(config: Config, dataset: Dataset, method: str, rate: float, seed: int)
         "training_loss" (on the labels that were trained on) and "test_loss", nats; "test_accuracy",
         a share; "cost", forward passes of a minibatch; "steps", "rejected", and "last_rate".
     """
-    dataset = with_random_labels(dataset, config, seed)
+    inputs, labels = training_rows(dataset, config, seed)
     module = initial_network(dataset, config.hidden, seed)
-    inputs, labels = dataset.train_inputs, dataset.train_labels
     minibatches = fo.problems.Minibatches(config.batch) if config.batch else None
     problem = fo.problems.network(module, cross_entropy, (inputs, labels), batch=minibatches)
     optimizer = METHODS[method](module.parameters(), rate, minibatches is None)

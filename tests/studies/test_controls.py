@@ -11,7 +11,7 @@ from studies.controls import run as run_module
 from studies.controls.config import PRESETS, Config
 from studies.controls.figures import draw
 from studies.controls.run import run
-from studies.controls.training import budget, train, with_random_labels
+from studies.controls.training import budget, train, training_rows
 
 EXPECTED = json.loads(Path(run_module.__file__).with_name("expected.json").read_text("utf-8"))
 
@@ -45,7 +45,7 @@ def test_report_and_figure_name_every_method(folder):
 
 def test_the_share_of_random_labels_is_the_one_asked_for():
     data = digits()
-    changed = with_random_labels(data, Config(random_labels=0.2), 0).train_labels
+    _, changed = training_rows(data, Config(random_labels=0.2), 0)
     # A drawn label is the old one in a tenth of the cases; five standard errors.
     share = (changed != data.train_labels).double().mean().item()
     assert share == pytest.approx(0.18, abs=5 * (0.18 * 0.82 / 1437) ** 0.5)
