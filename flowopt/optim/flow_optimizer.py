@@ -45,7 +45,7 @@ class FlowOptimizer(Optimizer):
     hand between its steps.
 
     A control that rejects nothing needs no closure: `ExpectedSlope` judges a step by the gradient
-    with which the next one begins, for which it keeps a copy of the parameters. One that rejects
+    with which the next one begins, for which it keeps copies of the parameters. One that rejects
     (`LyapunovControl`, `ErrorControl`) compares losses of one sample, that of the closure, which
     must not draw data: a step tries shorter and shorter steps, with the same random numbers, until
     one is accepted; after 60 trials parameters stay exactly where they were. `group["lr"]` is the

@@ -243,13 +243,13 @@ class Equations:
         self._check_terms()
         self._check_names()
 
-    @property
+    @cached_property
     def variables(self) -> tuple[sympy.Symbol, ...]:
         """The position and every other variable that has one value per element."""
         moved = dict.fromkeys(v for term in self.terms for v in term.moved)
         return (theta, *(v for v in moved if v != theta and v not in self.scalars))
 
-    @property
+    @cached_property
     def hyperparameters(self) -> tuple[str, ...]:
         """Names that only the user can give a value, sorted."""
         known = {*self.variables, *self.scalars, *GIVEN, STEP_SIZE}

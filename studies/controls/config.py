@@ -115,7 +115,7 @@ DEFAULT_PRESET = "quick"
 EXAMPLES = """  flowopt controls
   flowopt controls --set batch=0 epochs=500 rates=0.001,0.01,0.1,1
   flowopt controls --preset paper --set random_labels=0.2
-  flowopt controls --preset paper --set data=cifar10 hidden=32 epochs=3"""
+  flowopt controls --preset paper --set data=cifar10 hidden=32"""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

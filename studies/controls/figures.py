@@ -44,17 +44,17 @@ def by_rate(arrays: xr.Dataset) -> Figure:
 
 
 def _lines(axes: Axes, values: xr.DataArray) -> None:
-    """Geometric means over seeds; bars from the lowest to the highest."""
+    """Geometric means over seeds, in a band from the lowest to the highest."""
     for index, method in enumerate(values.optimizer.values):
         runs = values.sel(optimizer=method).transpose("rate", "seed").values
         known = np.where(np.isfinite(runs) & (runs > 0), runs, np.nan)
         seen = np.isfinite(known).all(axis=1)
         rates, known = values.rate.values[seen], known[seen]
         middle = np.exp(np.log(known).mean(axis=1))
-        bars = np.abs([middle - known.min(axis=1), known.max(axis=1) - middle])
-        axes.errorbar(
-            rates, middle, yerr=bars, marker="o", markersize=3.5, label=method, **line_style(index)
-        )
+        style = line_style(index)
+        axes.plot(rates, middle, marker="o", markersize=3.5, label=method, **style)
+        low, high = known.min(axis=1), known.max(axis=1)
+        axes.fill_between(rates, low, high, color=style["color"], alpha=0.18, linewidth=0)
 
 
 def _plain(value: float, _: int) -> str:
