@@ -132,7 +132,7 @@ class ExpectedSlope:
 
     s = ⟨∇L_{n+1}(θ_{n+1}), θ_{n+1} − a⟩ costs nothing: it is the gradient with which the next step
     begins. On a fresh minibatch E s is the slope of the expected loss at θ_{n+1}, along the line
-    from a; for a convex loss E s ≤ 0 implies L(θ_{n+1}) ≤ L(a). With r = s/(|∇L_{n+1}||θ_{n+1} − a|),
+    from a; for a convex loss E s ≤ 0 implies L(θ_{n+1}) ≤ L(a). With r the cosine between both,
     after every step h ← h·exp(−gain·excess), where excess is
 
     - "path": the larger of u|u| and w|w|, times min(1, 100/steps): u = mean(r)/√mean(r²) with a the

@@ -3,13 +3,16 @@
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
+import xarray as xr
 
 from flowopt.errors import ConfigurationError
 from studies.common.data import digits
 from studies.controls import run as run_module
 from studies.controls.config import PRESETS, Config
 from studies.controls.figures import draw
+from studies.controls.report import points_above_best
 from studies.controls.run import run
 from studies.controls.training import budget, train, training_rows
 
@@ -41,6 +44,18 @@ def test_report_and_figure_name_every_method(folder):
     text = (folder.path / "report.md").read_text("utf-8")
     assert all(f"| {method}" in text for method in PRESETS["smoke"].methods)
     assert [path.suffix for path in draw(folder)] == [".png", ".pdf"]
+
+
+def test_accuracies_are_compared_with_the_best_rate_seed_by_seed():
+    accuracy = [[[0.5, 0.6], [0.9, 0.7]], [[0.8, 0.9], [0.4, 0.1]]]
+    arrays = xr.Dataset(
+        {"test_accuracy": (("optimizer", "rate", "seed"), accuracy)},
+        {"optimizer": ["adam", "slope_adam"], "rate": [0.01, 0.1]},
+    )
+    rate, points = points_above_best(arrays)
+    assert rate == 0.1
+    expected = [[[-40, -10], [0, 0]], [[-10, 20], [-50, -60]]]
+    assert points.values == pytest.approx(np.array(expected))
 
 
 def test_the_share_of_random_labels_is_the_one_asked_for():
