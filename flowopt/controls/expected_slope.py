@@ -1,7 +1,7 @@
 """Step sizes by slopes at the end of a step, as the next minibatch sees them."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -87,9 +87,9 @@ class OfPath:
         middle = trial.memory[5:]
         steps = steps + 1.0
         weight = -torch.expm1(steps * math.log1p(-SQUARE_SHARE))
-        far, *far_moments = _sureness(end_cosine(trial, middle), *moments[:2], weight)
+        far, far_moments = _sureness(end_cosine(trial, middle), moments[:2], weight)
         began = trial.before.state.position
-        near, *near_moments = _sureness(end_cosine(trial, began), *moments[2:], weight)
+        near, near_moments = _sureness(end_cosine(trial, began), moments[2:], weight)
         near = torch.clamp(near - TOLERATED, min=-1.0)
         excess = torch.maximum(far * torch.abs(far), near * torch.abs(near))
         excess = excess * torch.clamp(SETTLED / steps, max=1.0)
@@ -103,21 +103,21 @@ class OfPath:
 
 
 def _sureness(
-    cosine: Tensor, mean: Tensor, square: Tensor, weight: Tensor
-) -> tuple[Tensor, Tensor, Tensor]:
-    """Mean of the last cosines in units of their size, in [−1, 1]; both means, renewed.
+    cosine: Tensor, moments: Sequence[Tensor], weight: Tensor
+) -> tuple[Tensor, tuple[Tensor, Tensor]]:
+    """Mean of the last cosines in units of their size, in [−1, 1], and the moments, renewed.
 
     Args:
         cosine: The last one, (*batch,).
-        mean: Of those before.
-        square: Mean of their squares.
+        moments: Mean of those before, and of their squares.
         weight: That of all squares together, as both means begin at zero.
     """
+    mean, square = moments
     mean = mean + MEAN_SHARE * (cosine - mean)
     square = square + SQUARE_SHARE * (cosine * cosine - square)
     size = torch.sqrt(square / weight)
     sure = torch.where(size > 0.0, mean / size, 0.0)
-    return torch.clamp(sure, min=-1.0, max=1.0), mean, square
+    return torch.clamp(sure, min=-1.0, max=1.0), (mean, square)
 
 
 RULES: dict[str, Rule] = {
