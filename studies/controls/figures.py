@@ -35,9 +35,13 @@ def by_rate(arrays: xr.Dataset) -> Figure:
     _lines(error, 100 * (1 - arrays.test_accuracy))
     error.set_title("test error / %")
     for axes in (loss, error):
-        axes.set(xscale="log", yscale="log", xlabel="learning rate, or first step of the control")
-        for formatted in (axes.yaxis.set_major_formatter, axes.yaxis.set_minor_formatter):
-            formatted(FuncFormatter(_plain))
+        axes.set(xscale="log", xlabel="learning rate, or first step of the control")
+        lowest, highest = axes.dataLim.intervaly
+        # Within a decade a logarithmic axis has hardly a tick.
+        if highest > 10 * lowest:
+            axes.set_yscale("log")
+            for formatted in (axes.yaxis.set_major_formatter, axes.yaxis.set_minor_formatter):
+                formatted(FuncFormatter(_plain))
     handles, labels = loss.get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside right center")
     return figure
@@ -58,5 +62,5 @@ def _lines(axes: Axes, values: xr.DataArray) -> None:
 
 
 def _plain(value: float, _: int) -> str:
-    """Without powers of ten, and only for every second minor tick."""
-    return f"{value:g}" if f"{value:.0e}"[0] in "125" or 0.5 < value < 2 else ""
+    """Without powers of ten, and only for 1, 2 and 5."""
+    return f"{value:g}" if f"{value:.0e}"[0] in "125" else ""
