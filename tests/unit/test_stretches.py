@@ -29,3 +29,10 @@ def test_stretches_hold_an_eighth_of_all_elements(sizes, lengths):
     assert seen == lengths
     for ours, expected in zip(found, function(2.0, left, right), strict=True):
         assert all(torch.equal(a, b) for a, b in zip(ours, expected, strict=True))
+
+
+def test_lists_that_are_not_on_the_cpu_stay_whole():
+    lists = [torch.empty(FEW, device="meta") for _ in range(24)]
+    seen = []
+    in_stretches(lambda given: (seen.append(len(given)) or given,), [True])(lists)
+    assert seen == [24]

@@ -11,6 +11,8 @@ PARTS, FEW = 8, 2**16
 def in_stretches(function: Callable[..., tuple], lists: Sequence[bool]) -> Callable[..., tuple]:
     """The same function of lists with less memory in between, and that nearer to the processor.
 
+    Lists on a GPU stay whole, where what counts is the number of launches.
+
     Args:
         function: Of lists of tensors, all of one length, and numbers; its values are such lists.
         lists: Which of its arguments are lists.
@@ -20,15 +22,18 @@ def in_stretches(function: Callable[..., tuple], lists: Sequence[bool]) -> Calla
     def whole(*arguments: Any) -> tuple:
         found = [
             function(*(a[part] if many else a for a, many in zip(arguments, lists, strict=True)))
-            for part in _stretches([tensor.numel() for tensor in arguments[first]])
+            for part in _stretches(arguments[first])
         ]
         return tuple(tuple(chain.from_iterable(values)) for values in zip(*found, strict=True))
 
     return whole
 
 
-def _stretches(sizes: Sequence[int]) -> list[slice]:
+def _stretches(tensors: Sequence[Any]) -> list[slice]:
     """Consecutive tensors of so many elements."""
+    if not tensors or tensors[0].device.type != "cpu":
+        return [slice(None)]
+    sizes = [tensor.numel() for tensor in tensors]
     most = max(sum(sizes) // PARTS, FEW)
     found, first, held = [], 0, 0
     for place, size in enumerate(sizes):
