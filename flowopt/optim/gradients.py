@@ -25,6 +25,17 @@ def check_dense(gradients: Iterable[Tensor | None]) -> None:
         raise CompatibilityError("sparse gradients are not supported")
 
 
+def check_apart(parameters: Sequence[Tensor]) -> None:
+    """Raises `CompatibilityError` where two begin in the same memory: one would undo the other."""
+    plain = [p for p in parameters if type(p) in (Tensor, torch.nn.Parameter) and p.numel()]
+    places = [place for place in map(Tensor.data_ptr, plain) if place]
+    if len(set(places)) < len(places):
+        raise CompatibilityError(
+            "two parameters share memory, and the step of one would undo that of the other: make "
+            "them one parameter, as in decoder.weight = encoder.weight"
+        )
+
+
 def real_view(tensor: Tensor) -> Tensor:
     """A complex tensor as a real one, (*shape, 2), in the same memory; others as they are."""
     return torch.view_as_real(tensor.resolve_conj()) if tensor.is_complex() else tensor

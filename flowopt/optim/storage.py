@@ -9,7 +9,7 @@ from torch import Tensor
 from flowopt.core.evaluation import Evaluation
 from flowopt.core.state import Leaves, Owned, State
 from flowopt.flows import EquationFlow
-from flowopt.optim.gradients import complex_view, real_view, real_views
+from flowopt.optim.gradients import check_apart, complex_view, real_view, real_views
 from flowopt.stepper import Carry
 
 # Kept between steps by schemes that end with a gradient.
@@ -117,6 +117,7 @@ def store(
         sign = -1.0 if group["maximize"] else 1.0
         group[END_LOSS] = sign * carry.evaluation.loss.item()
     if not isinstance(state.position, Owned):
+        check_apart(parameters)
         for parameter, leaf in zip(parameters, state.position, strict=True):
             parameter.copy_(complex_view(leaf, parameter))
     for name, leaves in written.items():

@@ -16,7 +16,8 @@ from flowopt.optim.gradients import check_dense, real_views
 
 NOT_ALIKE = (
     "compile=True: a parameter, its gradient and its state are plain tensors of one shape and one "
-    "dtype on the CPU: use compile=False, or make the optimizer after parameters have changed"
+    "dtype on the CPU: use compile=False or, where parameters have changed their dtype since, "
+    "optimizer.load_state_dict(optimizer.state_dict())"
 )
 SHARED = "compile=True: parameters, gradients or states share memory: use compile=False"
 

@@ -9,9 +9,8 @@ from hypothesis import strategies as st
 from torch import nn
 
 import flowopt as fo
-from tests.robustness.worlds import KINDS
+from tests.robustness.worlds import DRAWN, KINDS
 
-DRAWN = settings(max_examples=60, deadline=None, derandomize=True, database=None)
 WAYS = {"loop": {"foreach": False}, "lists": {}, "compiled": {"compile": True}}
 NAMES = [name for name, kind in KINDS.items() if not kind.sums]
 HALVES = {
@@ -49,7 +48,7 @@ def kept(parameters, optimizer):
     return {name: flat(state[name] for state in states) for name in states[0]}
 
 
-@DRAWN
+@settings(DRAWN, max_examples=50)
 @given(
     each_name,
     st.floats() | st.floats(0, allow_infinity=False),
@@ -79,7 +78,7 @@ def test_a_learning_rate_is_refused_or_steps_alike_in_every_way(name, lr, sizes,
         torch.testing.assert_close(end[finite], ends[0][finite], rtol=tolerance, atol=tolerance)
 
 
-@DRAWN
+@settings(DRAWN, max_examples=50)
 @given(
     each_name,
     seeds,
@@ -104,7 +103,7 @@ def test_a_wild_number_in_a_gradient_stays_where_it_is(name, seed, wild, place):
             assert not ends[0][~others].isfinite()
 
 
-@DRAWN
+@settings(DRAWN, max_examples=50)
 @given(each_name, seeds, sizes, st.sampled_from(list(HALVES)), st.sampled_from(list(WAYS)))
 def test_a_step_of_two_byte_numbers_is_that_of_float32_rounded(name, seed, sizes, dtype, way):
     parameters, optimizer = built(name, drawn(sizes, seed, dtype), **WAYS[way])
@@ -121,3 +120,41 @@ def test_a_step_of_two_byte_numbers_is_that_of_float32_rounded(name, seed, sizes
     pairs = [(flat(parameters), flat(twins)), *((found[n], expected[n]) for n in found)]
     for ours, theirs in pairs:
         torch.testing.assert_close(ours, theirs, rtol=tolerance, atol=tolerance)
+
+
+@settings(DRAWN, max_examples=50)
+@given(each_name, sizes, st.permutations([torch.float64, torch.float32]))
+def test_a_module_that_changes_its_type_goes_on_once_the_state_has_followed(name, sizes, dtypes):
+    before, after = dtypes
+    ends = []
+    for options in WAYS.values():
+        parameters, optimizer = built(name, drawn(sizes, 0, before), **options)
+        step(parameters, optimizer, drawn(sizes, 1))
+        for parameter in parameters:
+            parameter.grad = None
+            parameter.data = parameter.data.to(after)
+        optimizer.load_state_dict(optimizer.state_dict())
+        step(parameters, optimizer, drawn(sizes, 2))
+        assert {t.dtype for p in parameters for t in (p, *optimizer.state[p].values())} == {after}
+        ends.append(flat(parameters))
+    for end in ends[1:]:
+        torch.testing.assert_close(end, ends[0], rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("name", ["SGD with momentum", "Adam"])
+def test_parameters_that_share_memory_are_stepped_one_after_the_other_or_refused(name):
+    ends = {}
+    for way, options in {"torch": None, **WAYS}.items():
+        weight = torch.ones(3)
+        parameters = [nn.Parameter(weight), nn.Parameter(weight)]
+        build = KINDS[name].theirs if way == "torch" else KINDS[name].ours
+        optimizer = build(parameters, **(options or {}))
+        if way in ("loop", "compiled"):
+            with pytest.raises(fo.CompatibilityError, match="share memory"):
+                step(parameters, optimizer, drawn([3, 3], 0))
+            assert torch.equal(weight, torch.ones(3))
+            continue
+        for number in range(3):
+            step(parameters, optimizer, drawn([3, 3], number))
+        ends[way] = weight
+    torch.testing.assert_close(ends["lists"], ends["torch"], rtol=1e-5, atol=1e-5)

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 from torch import nn
 
-from tests.robustness.worlds import KINDS, LAYOUTS, NEIGHBOUR, World, laid
+from tests.robustness.worlds import DRAWN, KINDS, LAYOUTS, NEIGHBOUR, World, laid
 
 TOLERANCES = {
     torch.float64: 1e-11,
@@ -218,6 +218,4 @@ def assert_alike(group, expected):
 
 
 TestTraining = Training.TestCase
-TestTraining.settings = settings(
-    max_examples=40, stateful_step_count=12, deadline=None, derandomize=True, database=None
-)
+TestTraining.settings = settings(DRAWN, max_examples=40, stateful_step_count=12)

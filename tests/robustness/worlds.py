@@ -7,9 +7,18 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import torch
+from hypothesis import HealthCheck, settings
 from torch import Tensor, nn
 
 import flowopt as fo
+
+# The same examples on every machine, however slow it is.
+DRAWN = settings(
+    deadline=None,
+    derandomize=True,
+    database=None,
+    suppress_health_check=[HealthCheck.too_slow],
+)
 
 # What lies between the numbers of a parameter that shares its memory with others.
 NEIGHBOUR = 7.0
