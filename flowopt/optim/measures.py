@@ -22,7 +22,8 @@ def measures(optimizer: FlowOptimizer, loss: Tensor | float) -> list[dict[str, f
     """Energies and kinetic temperature of each group.
 
     To be called between `loss.backward()` and `optimizer.step()`, where loss, gradients and state
-    belong together.
+    belong together. Energies of rules whose rates are given per step, as Adam's, are those of the
+    flow at the present lr, and infinite where that is 0.
 
     Args:
         optimizer: As it stands before a step.

@@ -69,6 +69,31 @@ def test_time_does_not_pass_in_steps_that_a_scaler_skips(way):
         assert optimizer.param_groups[0]["step"] == (1, 1, 2)[step]
 
 
+@pytest.mark.parametrize(
+    ("build", "remedy"),
+    [
+        (
+            lambda p: fo.optim.FlowOptimizer(
+                p, fo.flows.langevin(friction=1.0, temperature=0.0), fo.Splitting("BAOAB")
+            ),
+            r"use Splitting\('BAOA'\)",
+        ),
+        (fo.optim.EnergyAdam, r"step\(closure\)"),
+    ],
+    ids=["BAOAB", "EnergyAdam"],
+)
+def test_what_needs_a_closure_does_not_move_under_a_scaler(build, remedy):
+    module = small_network().float()
+    optimizer, before = build(module.parameters()), flat_parameters(module)
+    scaler = torch.amp.GradScaler("cpu")
+    scaler.scale(cross_entropy(module(INPUTS.float()), TARGETS)).backward()
+    with pytest.raises(fo.CompatibilityError, match=remedy):
+        scaler.step(optimizer)
+    with pytest.raises(RuntimeError, match="Closure use is not currently supported"):
+        scaler.step(optimizer, closure=lambda: None)
+    assert torch.equal(flat_parameters(module), before)
+
+
 def steps_of(module, optimizer, compiled_by, within):
     """One training step: compiled with the optimizer in it, or as a closure with its model."""
     model = torch.compile(module, backend=compiled_by) if within == "model" else module
