@@ -108,6 +108,9 @@ def quadratic(curvatures: Sequence[float] | Tensor) -> Landscape:
             return 0.5 * ((theta @ matrix.to(theta)) * theta).sum(-1)
 
         eigenvalues, vectors = torch.linalg.eigh(matrix)
+        # What is known no better than that is 0, as of AᵀA with fewer rows than columns.
+        rounding = len(matrix) * torch.finfo(matrix.dtype).eps * eigenvalues.abs().max()
+        eigenvalues = torch.where(eigenvalues.abs() <= rounding, 0.0, eigenvalues)
         root = eigenvalues.sqrt()[:, None] * vectors.mT
     else:
         raise DataError(

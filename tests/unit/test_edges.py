@@ -180,3 +180,15 @@ def test_no_steps_are_a_result_that_leaves_the_engine_open(start):
     assert torch.equal(still.position, start)
     assert still.engine == "eager torch: there is nothing to step"
     assert still.state.native is None
+
+
+@pytest.mark.parametrize("rank", [1, 2, 3])
+def test_a_quadratic_of_less_than_full_rank_is_degenerate_and_a_sum_of_squares(rank):
+    generator = torch.Generator().manual_seed(rank)
+    factors = torch.randn(rank, 4, generator=generator, dtype=torch.float64)
+    problem = fo.problems.quadratic(factors.T @ factors)
+    (origin,) = problem.critical_points
+    assert origin.kind == "degenerate"
+    assert origin.eigenvalues.count(0.0) == 4 - rank
+    theta = torch.ones(4, dtype=torch.float64)
+    torch.testing.assert_close(problem.residuals(theta).square().sum() / 2, problem.loss(theta))
