@@ -284,7 +284,8 @@ def network(
     """A module, its loss and its data as a problem for `integrate`.
 
     Args:
-        module: Any module; the trainable parameters move, buffers stay the module's own.
+        module: Any module; the trainable parameters move, buffers stay the module's own. What it
+            draws itself, as dropout does in train mode, comes from torch's global generator.
         loss: (outputs, targets) → 0-d mean loss, such as `torch.nn.functional.cross_entropy`.
         data: Inputs (rows, …) and targets (rows, …), on the module's device.
         batch: Minibatches; all rows at every step where not given.
