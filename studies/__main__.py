@@ -22,6 +22,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import ModuleType
 
+import flowopt
 from flowopt.errors import ConfigurationError, FlowoptError
 from studies.command.listing import listing, summary
 from studies.command.showing import showing
@@ -95,6 +96,7 @@ def _parser() -> Parser:
         epilog="examples:\n  flowopt list\n  flowopt show adam\n  flowopt compare\n"
         "  flowopt compare --help",
     )
+    parser.add_argument("--version", action="version", version=f"flowopt {flowopt.__version__}")
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
     _add_list(commands)
     _add_show(commands)

@@ -28,6 +28,10 @@ def test_list_has_a_line_with_a_summary_for_every_name(capsys, table):
         assert [line for line in lines if line and line[0] == name and len(line) > 2]
 
 
+def test_the_version_is_told(capsys):
+    assert _printed(capsys, "--version") == f"flowopt {fo.__version__}\n"
+
+
 @pytest.mark.parametrize("name", METHODS)
 def test_a_method_is_shown_with_each_letter_and_the_map_of_its_numbers(capsys, name):
     text, method = _printed(capsys, "show", name), METHODS[name]()
