@@ -93,9 +93,9 @@ def reference_solution(
             _solved(OdeSystem(flow.member(index), problem), packed[index], begin, moments, solve)
             for index, begin in np.ndenumerate(state.time.numpy(force=True))
         ]
-        values, status, gradients = zip(*solved, strict=True)
+        values, status, gradients = zip(*solved, strict=True) if solved else ((), (), ())
         shape = (*state.batch, len(moments), packed.shape[-1])
-        rows = torch.from_numpy(np.stack(values)).reshape(shape).movedim(-2, 0).to(packed)
+        rows = torch.from_numpy(np.array(values)).reshape(shape).movedim(-2, 0).to(packed)
         times = torch.from_numpy(moments).to(packed)
         return ReferenceSolution(
             times,

@@ -117,3 +117,9 @@ def reference(flow=GRADIENT_FLOW, start=STARTS, times=(1.0,), **settings):
 def test_wrong_use_is_refused_in_words(settings, error, message):
     with pytest.raises(error, match=message):
         reference(**settings)
+
+
+def test_a_batch_without_members_has_a_solution_without_members():
+    found = fo.adapters.reference_solution(GRADIENT_FLOW, QUADRATIC, STARTS[:0], TIMES)
+    assert found.position.shape == (len(TIMES), 0, 2)
+    assert found.status.shape == found.gradients.shape == (0,)
