@@ -229,7 +229,8 @@ class Stepper:
             after = select(taken, after, carry.state)
         status = self._ended(carry.status, running, diverged, after, evaluation)
         if verdict.accept is not None:
-            stuck = (status == int(Status.RUNNING)) & (after.time + step_size == after.time)
+            # A step size that is no number leads nowhere either.
+            stuck = (status == int(Status.RUNNING)) & ~(after.time + step_size > after.time)
             status = torch.where(stuck, int(Status.STEP_TOO_SMALL), status)
         counted = self._counted(carry, made, running, verdict)
         return Carry(after, evaluation, step_size, memory, status, *counted)

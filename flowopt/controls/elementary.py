@@ -91,6 +91,7 @@ class ElementaryControl:
         accept = trial.finite & (square <= 1.0)
         factor = SAFETY * torch.exp((-0.5 / (trial.error_order + 1)) * torch.log(square))
         factor = torch.clamp(factor, max=self.largest_growth)
-        # The error of a step that left the finite numbers says nothing but that it was too long.
-        factor = torch.where(trial.finite, factor, SMALLEST_FACTOR)
+        # The error of a step that left the finite numbers, or an error that did, says nothing but
+        # that the step was too long.
+        factor = torch.where(trial.finite & (square < torch.inf), factor, SMALLEST_FACTOR)
         return Verdict(accept, torch.clamp(trial.step_size * factor, max=LARGEST_STEP), ())

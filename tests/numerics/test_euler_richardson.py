@@ -98,6 +98,27 @@ def test_steps_settle_at_a_distance_from_which_the_probe_reaches_the_minimum(var
     assert abs(ended.position.item()) <= 1e-4 / 2
 
 
+@pytest.mark.parametrize("native", [True, False])
+def test_an_error_that_is_no_number_asks_for_a_shorter_step(native):
+    # The embedded solution leaves v > 0, where the equations hold, though the step itself does not.
+    problem = fo.problems.rosenbrock()
+    start = torch.tensor([[-0.0185, 0.4175]], dtype=torch.float64)
+    flow, scheme = fo.flows.rmsprop(eps=0.5), fo.RungeKutta("dopri5")
+    control = fo.control.ElementaryControl(tolerance=1e-3, first_step=1e-3)
+    trials = []
+
+    def watch(new):
+        trials.append(new)
+        if sum(trials) > 500:
+            raise KeyboardInterrupt
+
+    solution = fo.integrate(
+        flow, scheme, problem, start, control=control, steps=50, compile=native, progress=watch
+    )
+    assert solution.status == fo.Status.STEPS_TAKEN
+    assert 0 < solution.counts["rejected"] < 100
+
+
 def test_without_any_error_the_step_grows_by_the_largest_factor():
     slope = Loss(lambda theta: theta.sum(-1), 2)
     control = fo.ElementaryControl(first_step=0.1, largest_growth=5.0)
