@@ -50,7 +50,8 @@ def end_labels(
     lost = ~(norm <= LARGEST_GRADIENT) | ~position.isfinite().all(-1)
     labels = torch.full(norm.shape, ELSEWHERE)
     if len(points):
-        distance, nearest = torch.cdist(position.reshape(-1, points.shape[-1]), points).min(-1)
+        places = position.reshape(-1, points.shape[-1])
+        distance, nearest = torch.cdist(places, points.to(places)).min(-1)
         near = (distance <= radius).reshape(norm.shape)
         labels = torch.where(near, nearest.reshape(norm.shape), labels)
     labels = torch.where(norm <= tolerance, labels, UNFINISHED)
@@ -132,14 +133,17 @@ def boundary(labels: Tensor, *, distances: tuple[int, ...] = DISTANCES) -> Bound
         Exponent and dimension by least squares in logarithms; NaN where nothing is uncertain.
 
     Raises:
-        DataError: A distance is not shorter than the map.
+        DataError: There are fewer than two distances, or one is not shorter than the map.
 
     Reference:
         McDonald, Grebogi, Ott & Yorke 1985, Physica D 17, 125.
     """
     grid = torch.from_numpy(_map(labels))
-    if max(distances) >= min(grid.shape):
-        raise DataError(f"distances {distances} on a map of {tuple(grid.shape)} pixels")
+    if len({*distances}) < 2 or min(distances) < 1 or max(distances) >= min(grid.shape):
+        raise DataError(
+            f"distances {distances} on a map of {tuple(grid.shape)} pixels: give two or more, from "
+            "1 to less than its sides"
+        )
     shares = []
     for distance in distances:
         uncertain = torch.zeros(grid.shape, dtype=torch.bool)
@@ -176,15 +180,18 @@ def basin_entropy(labels: Tensor, *, box: int = 5) -> Entropy:
         box: Side of a box, pixels.
 
     Raises:
-        DataError: The map is smaller than a box.
+        DataError: The map is smaller than a box, or the box has no pixel.
 
     Reference:
         Daza, Wagemakers, Georgeot, Guéry-Odelin & Sanjuán 2016, Sci. Rep. 6, 31416.
     """
     grid = torch.from_numpy(_map(labels))
+    if not 1 <= box <= min(grid.shape):
+        raise DataError(
+            f"boxes of {box} × {box} on a map of {tuple(grid.shape)} pixels: give a side from 1 to "
+            "the map's shorter one"
+        )
     rows, columns = (size // box * box for size in grid.shape)
-    if rows == 0 or columns == 0:
-        raise DataError(f"boxes of {box} × {box} on a map of {tuple(grid.shape)} pixels")
     boxes = grid[:rows, :columns].unflatten(0, (-1, box)).unflatten(2, (-1, box))
     boxes = boxes.transpose(1, 2).reshape(-1, box * box)
     entropy = torch.zeros(len(boxes), dtype=torch.float64)

@@ -126,8 +126,17 @@ def test_boxes_of_all_labels_in_equal_shares_have_the_largest_entropy():
         lambda: boundary(torch.zeros(16, 40)),
         lambda: basin_entropy(torch.zeros(4, 40)),
         lambda: components(torch.zeros(4), 0),
+        lambda: boundary(torch.zeros(40, 40), distances=(1,)),
+        lambda: boundary(torch.zeros(40, 40), distances=(0, 1)),
+        lambda: basin_entropy(torch.zeros(40, 40), box=0),
     ],
 )
-def test_maps_too_small_are_refused(broken):
+def test_maps_distances_and_boxes_of_no_use_are_refused(broken):
     with pytest.raises(DataError):
         broken()
+
+
+def test_known_points_may_be_of_another_type_than_positions():
+    places = torch.tensor([[0.0, 0.0], [5.0, 5.0]], dtype=torch.float64)
+    labels = end_labels(places, torch.zeros_like(places), torch.zeros(1, 2), tolerance=1e-3)
+    assert labels.tolist() == [0, ELSEWHERE]
