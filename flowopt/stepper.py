@@ -138,7 +138,7 @@ class Stepper:
         none = torch.zeros_like(state.step)
         numbers = (evaluation.loss, *evaluation.gradient)
         numbers += tuple(leaf for leaves in state.variables.values() for leaf in leaves)
-        finite = all_finite(numbers, len(state.batch))
+        finite = all_finite(numbers, len(state.batch), state.shards)
         status = torch.full_like(none, int(Status.RUNNING), dtype=STATUS_TYPE)
         running = torch.ones_like(finite)
         status = self._ended(status, running, ~finite, state, evaluation)
@@ -174,13 +174,14 @@ class Stepper:
             return moved, proposal
         evaluate.switch(following)
         evaluation = evaluate.loss(after) if self._loss_only else evaluate(after)
+        numbers = (evaluation.loss, *evaluation.gradient, *after.position)
         trial = Trial(
             self.flow,
             carry.point,
             Point(after, evaluation),
             proposal.error,
             self.scheme.error_order,
-            all_finite((evaluation.loss, *evaluation.gradient, *after.position), len(after.batch)),
+            all_finite(numbers, len(after.batch), after.shards),
             step_size,
             carry.memory,
         )

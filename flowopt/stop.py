@@ -8,7 +8,7 @@ from torch import Tensor
 
 from flowopt.arguments import real_tensor
 from flowopt.core.evaluation import Evaluation
-from flowopt.core.state import State, squared_norm
+from flowopt.core.state import State
 from flowopt.core.trajectory import Status
 from flowopt.errors import ConfigurationError
 
@@ -42,12 +42,11 @@ class Small:
 
     def __call__(self, state: State, evaluation: Evaluation) -> Tensor:
         """(*batch,), bool."""
-        batch_dimensions = state.time.ndim
-        small = squared_norm(evaluation.gradient, batch_dimensions) <= self.limit
+        small = state.squared_norm(evaluation.gradient) <= self.limit
         for name in self.variables:
             leaves = sum((v for k, v in state.variables.items() if _is_called(k, name)), start=())
             if leaves:
-                small = small & (squared_norm(leaves, batch_dimensions) <= self.limit)
+                small = small & (state.squared_norm(leaves) <= self.limit)
         return small
 
 

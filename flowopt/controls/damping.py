@@ -8,7 +8,7 @@ from torch import Tensor
 
 from flowopt.arguments import real_tensor
 from flowopt.core.interfaces import FlowLike, Point, Scheme, Trial, Verdict
-from flowopt.core.state import Leaves, State, lift, per_trajectory, sum_elements
+from flowopt.core.state import Leaves, State, lift, per_trajectory
 from flowopt.errors import CompatibilityError, ConfigurationError
 
 Answer = tuple[Tensor, Tensor, tuple[Tensor, ...]]
@@ -252,9 +252,7 @@ def gain_ratio(trial: Trial) -> Tensor:
 
 
 def _dot(one: Leaves, other: Leaves, trial: Trial) -> Tensor:
-    dimensions = len(trial.before.state.batch)
-    parts = [sum_elements(a * b, dimensions) for a, b in zip(one, other, strict=True)]
-    return sum(parts[1:], start=parts[0])
+    return trial.before.state.total(a * b for a, b in zip(one, other, strict=True))
 
 
 def _check_factor(name: str, value: float) -> None:

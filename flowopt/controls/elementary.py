@@ -6,7 +6,7 @@ from torch import Tensor
 from flowopt.controls.error import SAFETY, SMALLEST_FACTOR
 from flowopt.controls.settings import check_estimate, check_positive, first_steps
 from flowopt.core.interfaces import FlowLike, Point, Scheme, Trial, Verdict
-from flowopt.core.state import State, squared_norm
+from flowopt.core.state import State
 from flowopt.errors import ConfigurationError
 
 # An error of zero would make the next step infinite, and one that no shrinking brings back.
@@ -85,8 +85,7 @@ class ElementaryControl:
         """Accepts errors up to 1; the next step follows this error alone."""
         error = trial.error
         assert error is not None
-        leaves = tuple(leaf for variable in error.variables.values() for leaf in variable)
-        square = squared_norm(leaves + tuple(error.scalars.values()), error.time.ndim)
+        square = error.square()
         square = torch.clamp(square / (self.tolerance * self.tolerance), min=SMALLEST_SQUARE)
         accept = trial.finite & (square <= 1.0)
         factor = SAFETY * torch.exp((-0.5 / (trial.error_order + 1)) * torch.log(square))

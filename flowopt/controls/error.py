@@ -1,13 +1,11 @@
 """Step sizes by error: as long as the estimate of the local error allows."""
 
-import math
-
 import torch
 from torch import Tensor
 
 from flowopt.controls.settings import check_estimate, check_positive, first_steps
 from flowopt.core.interfaces import FlowLike, Point, Scheme, Trial, Verdict
-from flowopt.core.state import State, lift, sum_elements
+from flowopt.core.state import State, lift
 
 SAFETY = 0.9
 SMALLEST_FACTOR, LARGEST_FACTOR = 0.2, 5.0
@@ -102,17 +100,15 @@ class ErrorControl:
 
     def _mean_square(self, tangent: State, before: State, after: State) -> Tensor:
         """Mean square over all elements, in units of the tolerance, (*batch,)."""
-        batch_dimensions = before.time.ndim
         total, count = torch.zeros_like(before.time), 0
         for name, leaves in tangent.variables.items():
             pairs = zip(leaves, before.variables[name], after.variables[name], strict=True)
-            for value, old, new in pairs:
-                scaled = value / self._scale(old, new)
-                total = total + sum_elements(scaled * scaled, batch_dimensions)
-                count += math.prod(value.shape[batch_dimensions:])
+            scaled = tuple(value / self._scale(old, new) for value, old, new in pairs)
+            total = before.total((part * part for part in scaled), start=total)
+            count += before.size(scaled)
         for name, value in tangent.scalars.items():
-            scaled = value / self._scale(before.scalars[name], after.scalars[name])
-            total, count = total + scaled * scaled, count + 1
+            part = value / self._scale(before.scalars[name], after.scalars[name])
+            total, count = total + part * part, count + 1
         return total / count
 
     def _scale(self, old: Tensor, new: Tensor) -> Tensor:

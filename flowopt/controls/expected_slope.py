@@ -10,7 +10,7 @@ from torch import Tensor
 
 from flowopt.arguments import real_tensor
 from flowopt.core.interfaces import FlowLike, Point, Scheme, Trial, Verdict
-from flowopt.core.state import Leaves, State, lift, per_trajectory, squared_norm, sum_elements
+from flowopt.core.state import Leaves, State, lift, per_trajectory
 from flowopt.errors import ConfigurationError
 
 Memory = tuple[Tensor, ...]
@@ -237,15 +237,11 @@ def end_cosine(trial: Trial, origin: Leaves) -> Tensor:
         origin: Where the way begins.
     """
     state, evaluation = trial.after
-    batch_dimensions = state.time.ndim
     way = tuple(end - begin for end, begin in zip(state.position, origin, strict=True))
-    products = [
-        sum_elements(slope * part, batch_dimensions)
-        for slope, part in zip(evaluation.gradient, way, strict=True)
-    ]
-    slope = sum(products[1:], start=products[0])
+    pairs = zip(evaluation.gradient, way, strict=True)
+    slope = state.total(slope * part for slope, part in pairs)
     # Two roots: a product of squares leaves the range of numbers sooner.
-    size = torch.sqrt(squared_norm(evaluation.gradient, batch_dimensions))
-    size = size * torch.sqrt(squared_norm(way, batch_dimensions))
+    size = torch.sqrt(state.squared_norm(evaluation.gradient))
+    size = size * torch.sqrt(state.squared_norm(way))
     cosine = torch.where(size > 0.0, slope / size, 0.0)
     return torch.where(cosine == cosine, cosine, 0.0)

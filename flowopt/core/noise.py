@@ -116,11 +116,14 @@ class PhiloxNoise(NamedTuple):
         trajectory: Index of each trajectory, (*batch,), int64.
         offsets: Global index of the first element of each leaf; without them leaves follow one
             another from 0.
+        wholes: The same of whole leaves, where this process holds a part of each: scalars of a
+            block take their numbers.
     """
 
     seed: Tensor
     trajectory: Tensor
     offsets: tuple[int, ...] | None = None
+    wholes: tuple[int, ...] | None = None
 
     def normal(self, like: Leaves, key: Key) -> Leaves:
         """Independent standard normals in the shapes of `like`."""
@@ -136,14 +139,18 @@ class PhiloxNoise(NamedTuple):
         if offsets is None:
             counts = [math.prod(leaf.shape[self.trajectory.ndim :]) for leaf in position]
             offsets = (0, *accumulate(counts))
-        return self._replace(offsets=tuple(offsets[place] for place in places))
+        own = self._replace(offsets=tuple(offsets[place] for place in places))
+        if self.wholes is None:
+            return own
+        return own._replace(wholes=tuple(self.wholes[place] for place in places))
 
     def _numbers(self, generator, like: Leaves, key: Key) -> Leaves:
         batch = self.trajectory.ndim
         counts = [math.prod(leaf.shape[batch:]) for leaf in like]
         place = (self.seed, self.trajectory, key.step, key.substep)
         pieces: list[Tensor] = []
-        for first, run in _runs(self.offsets, counts):
+        alone = self.wholes is not None and len(like) == 1 and like[0].ndim == batch
+        for first, run in _runs(self.wholes if alone else self.offsets, counts):
             pieces += generator(*place, first, sum(run)).split(run, dim=-1)
         return tuple(
             piece.reshape(leaf.shape).to(leaf) for piece, leaf in zip(pieces, like, strict=True)

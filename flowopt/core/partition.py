@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from fnmatch import fnmatchcase
 from types import EllipsisType
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 import torch
 
@@ -13,6 +13,8 @@ from flowopt.errors import PartitionError
 
 # A number of a leaf, a name, a pattern of names, or several of them.
 Selection = int | str | Sequence[int | str] | EllipsisType
+
+T = TypeVar("T")
 
 
 class Block(NamedTuple):
@@ -26,8 +28,8 @@ class Block(NamedTuple):
     name: str
     places: tuple[int, ...]
 
-    def of(self, leaves: Leaves) -> Leaves:
-        """The block's part of leaves that θ has."""
+    def of(self, leaves: Sequence[T]) -> tuple[T, ...]:
+        """The block's part of leaves that θ has, or of what belongs to them."""
         return tuple(leaves[place] for place in self.places)
 
 

@@ -1,5 +1,6 @@
 """State of a trajectory, or of a batch of them, and the algebra over its leaves."""
 
+import math
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
 
@@ -7,6 +8,7 @@ import torch
 from torch import Tensor
 from torch.utils import _pytree as pytree
 
+from flowopt.core.shards import Shard, Shards, spread, summed
 from flowopt.errors import CompatibilityError
 
 Leaves = tuple[Tensor, ...]
@@ -45,19 +47,34 @@ def sum_elements(leaf: Tensor, batch_dimensions: int) -> Tensor:
     return leaf.flatten(batch_dimensions).sum(-1).to(torch.float64)
 
 
-def squared_norm(leaves: Leaves, batch_dimensions: int) -> Tensor:
-    """Sum of squares over all leaves, (*batch,), float64."""
-    parts = [sum_elements(leaf * leaf, batch_dimensions) for leaf in leaves]
-    return sum(parts[1:], start=parts[0])
+def sum_leaves(
+    leaves: Iterable[Tensor],
+    batch_dimensions: int,
+    shards: Shards | None = None,
+    start: Tensor | None = None,
+) -> Tensor:
+    """Sum over all elements of all leaves, (*batch,), float64.
+
+    Args:
+        leaves: (*batch, *shape) each.
+        batch_dimensions: Length of the batch shape.
+        shards: Where the rest of each leaf is; None where all are whole.
+        start: What is added first, (*batch,).
+    """
+    parts = [sum_elements(leaf, batch_dimensions) for leaf in leaves]
+    if shards is not None:
+        parts = [summed(parts, shards)]
+    return sum(parts[1:], start=parts[0]) if start is None else sum(parts, start=start)
 
 
-def all_finite(leaves: Leaves, batch_dimensions: int) -> Tensor:
-    """Whether every element is finite, (*batch,), bool.
+def all_finite(leaves: Leaves, batch_dimensions: int, shards: Shards | None = None) -> Tensor:
+    """Whether every element is finite, in all processes, (*batch,), bool.
 
     Sums of float32 numbers can overflow too, but only beyond 1e38, where nothing is left to save.
     """
-    parts = [sum_elements(leaf, batch_dimensions) for leaf in leaves]
-    total = sum(parts[1:], start=parts[0])
+    total = sum_leaves(leaves, batch_dimensions)
+    if shards is not None:
+        total = spread(total, shards)
     # NaN and infinity survive a sum, and two operations do where torch.isfinite takes four.
     return total - total == 0.0
 
@@ -86,6 +103,7 @@ class State:
         step: Accepted steps so far, (*batch,), int64; keys the noise.
         native: Whether a native kernel stepped it here, so that what continues is too; None where
             `integrate` did not make it. It is no part of the state: equal states may differ in it.
+        shards: Where the rest of each leaf of θ is, if other processes have some of it.
     """
 
     variables: dict[str, Leaves]
@@ -93,6 +111,7 @@ class State:
     time: Tensor
     step: Tensor
     native: bool | None = field(default=None, compare=False, repr=False)
+    shards: Shards | None = field(default=None, compare=False, repr=False)
 
     @property
     def position(self) -> Leaves:
@@ -103,6 +122,29 @@ class State:
     def batch(self) -> torch.Size:
         """Shape of the batch; () for a single trajectory."""
         return self.time.shape
+
+    def total(self, leaves: Iterable[Tensor], start: Tensor | None = None) -> Tensor:
+        """Sum over all elements of leaves like those of θ, in all processes, (*batch,), float64."""
+        return sum_leaves(leaves, self.time.ndim, self.shards, start)
+
+    def squared_norm(self, leaves: Iterable[Tensor]) -> Tensor:
+        """Sum of squares of leaves like those of θ, in all processes, (*batch,), float64."""
+        return self.total(leaf * leaf for leaf in leaves)
+
+    def square(self) -> Tensor:
+        """Sum of squares of all variables, in all processes, and scalars, (*batch,), float64."""
+        leaves = [leaf for variable in self.variables.values() for leaf in variable]
+        values = [*leaves, *self.scalars.values()]
+        shards = self.shards
+        if shards is not None:
+            shards = shards * len(self.variables) + (Shard(1),) * len(self.scalars)
+        return sum_leaves((value * value for value in values), self.time.ndim, shards)
+
+    def size(self, leaves: Leaves) -> int:
+        """Elements of leaves like those of θ, in all processes."""
+        if self.shards is not None:
+            return sum(shard.size for shard in self.shards)
+        return sum(math.prod(leaf.shape[self.time.ndim :]) for leaf in leaves)
 
     def with_position(self, position: Leaves) -> "State":
         """The same state elsewhere."""

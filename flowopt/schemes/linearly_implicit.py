@@ -12,7 +12,7 @@ from flowopt.core.curvature.hessian import Hessian
 from flowopt.core.curvature.linear import conjugate_gradients, identity, solve, solve_positive
 from flowopt.core.evaluation import Evaluation, Evaluator
 from flowopt.core.interfaces import FlowLike, Noise, Proposal
-from flowopt.core.state import Leaves, State, from_rows, lift, squared_norm
+from flowopt.core.state import Leaves, State, from_rows, lift
 from flowopt.errors import CompatibilityError, ConfigurationError
 from flowopt.schemes.drift import check_drift_scheme
 
@@ -139,7 +139,7 @@ class LinearlyImplicitEuler:
         if squares is None or not self.acceleration:
             return Proposal(state.plus([(step_size, slope)]))
         turn = solved(point.drawn(squares.bend(_times(step_size, slope.position))))
-        size, speed = (squared_norm(s.position, len(state.batch)) for s in (turn, slope))
+        size, speed = (s.squared_norm(s.position) for s in (turn, slope))
         slight = 4 * size <= MOST_BEND**2 * speed
         weight = torch.where(slight, step_size, 0.0)
         after = state.plus([(step_size, slope), (weight, turn)])

@@ -1,12 +1,11 @@
 """Linear systems, one for each trajectory."""
 
 from collections.abc import Callable
-from functools import reduce
 
 import torch
 from torch import Tensor
 
-from flowopt.core.state import Leaves, lift, sum_elements
+from flowopt.core.state import Leaves, lift, sum_leaves
 
 # Up to this size a system is solved by operations on single numbers, which a kernel can print.
 MOST_UNROLLED = 16
@@ -106,8 +105,7 @@ def conjugate_gradients(
     """
 
     def dot(a: Leaves, b: Leaves) -> Tensor:
-        pairs = zip(a, b, strict=True)
-        return reduce(torch.add, (sum_elements(x * y, batch_dimensions) for x, y in pairs))
+        return sum_leaves((x * y for x, y in zip(a, b, strict=True)), batch_dimensions)
 
     def along(start: Leaves, factor: Tensor, direction: Leaves) -> Leaves:
         return tuple(x + lift(factor, x) * d for x, d in zip(start, direction, strict=True))

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from flowopt.core.evaluation import Evaluation
-from flowopt.core.state import Leaves, State, lift, sum_elements
+from flowopt.core.state import Leaves, State, lift
 from flowopt.errors import CompatibilityError
 from flowopt.flows.equations.code import SOLVED, energy_code
 from flowopt.flows.equations.formulas import evaluate_formulas, evaluate_scalars
@@ -129,14 +129,12 @@ class FlowEnergy:
             leaves[SOLVED.name] = evaluation.damped
         if second is not None:
             leaves["curvature"] = second
-        batch_dimensions = state.time.ndim
-        (values,) = evaluate_formulas(density, scalars, leaves, batch_dimensions)
+        (values,) = evaluate_formulas(density, scalars, leaves, state.total)
         if self._rests:
             others = zip(*(state.variables[name] for name in self._rests), strict=True)
             values = tuple(map(partial(_without_resting, may_rest), values, others))
-        parts = [sum_elements(value, batch_dimensions) for value in values]
-        (rest,) = evaluate_scalars(scalar, scalars, leaves, batch_dimensions)
-        return sum(parts, start=rest)
+        (rest,) = evaluate_scalars(scalar, scalars, leaves, state.total)
+        return state.total(values, start=rest)
 
 
 def _without_resting(may_rest: Tensor, value: Tensor, others: tuple[Tensor, ...]) -> Tensor:

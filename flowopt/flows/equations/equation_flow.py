@@ -9,6 +9,7 @@ from torch import Tensor
 
 from flowopt.core.evaluation import Evaluation
 from flowopt.core.interfaces import Evaluate, LetterMove, Noise, Wiener
+from flowopt.core.shards import Shards
 from flowopt.core.state import Leaves, State, per_trajectory
 from flowopt.errors import CompatibilityError, DefinitionError
 from flowopt.flows.equations.algebra import starting_at, with_term, without
@@ -75,9 +76,7 @@ class EquationFlow:
                 f"a flow is made of Equations, got {type(equations).__name__}: "
                 "use Flow.from_text for text"
             )
-        self.equations = equations
-        self.name = name
-        self.per_step = frozenset(per_step)
+        self.equations, self.name, self.per_step = equations, name, frozenset(per_step)
         self.hyperparameters = checked_hyperparameters(name, equations, hyperparameters)
         check_numbers(self.name, self.hyperparameters)
         self._codes: dict[tuple, Code] = {}
@@ -292,6 +291,7 @@ class EquationFlow:
         evaluate: Evaluate,
         later: bool | Tensor = False,
         step_size: Tensor | None = None,
+        shards: Shards | None = None,
     ) -> State:
         """The state at time 0: declared start values, zero elsewhere.
 
@@ -302,10 +302,11 @@ class EquationFlow:
             later: Whether the summed drift must be regular: where it is not at time 0, the state
                 is that shortly after, by its series; or at which time, (*batch,).
             step_size: Of the first step, (*batch,), if it is known: that time may depend on it.
+            shards: Where the rest of each leaf is, if other processes have some of it.
         """
         later = self.later_time(step, step_size) if later is True else later
         source = self.name, self.equations, self.hyperparameters
-        return start_state(*source, position, step, evaluate, later)
+        return start_state(*source, position, step, evaluate, later, shards)
 
     def drift(self, state: State, evaluation: Evaluation) -> State:
         """The sum of all drifts, as a tangent whose time runs at rate 1."""
@@ -341,8 +342,7 @@ class EquationFlow:
             CompatibilityError: Rates are given per step; `at_step_size` gives the flow in time.
         """
         self._check_physical_time("the diffusion")
-        names = [wiener.name for wiener in self.wiener]
-        codes = {name: diffusion_code(self.name, self.equations, name) for name in names}
+        codes = {w.name: diffusion_code(self.name, self.equations, w.name) for w in self.wiener}
         return {name: self._tangent(code, state, evaluate) for name, code in codes.items()}
 
     def kick(self, state: State, step_size: Tensor, evaluate: Evaluate, noise: Noise) -> State:

@@ -1,19 +1,22 @@
 """Printed formulas run on states: scalars once, then every leaf."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 import torch
 from torch import Tensor
 
-from flowopt.core.state import Leaves, Owned, lift, sum_elements
+from flowopt.core.state import Leaves, Owned, lift
 from flowopt.symbolic.printing.torch_code import Compiled
+
+# Sum over all elements of leaves like those of θ, (*batch,), float64: `State.total`.
+Total = Callable[[Leaves], Tensor]
 
 
 def evaluate_formulas(
     compiled: Compiled,
     scalars: Mapping[str, Tensor],
     leaves: Mapping[str, Leaves],
-    batch_dimensions: int,
+    total: Total,
     in_place: bool = False,
 ) -> tuple[Leaves, ...]:
     """Values of elementwise formulas.
@@ -22,13 +25,13 @@ def evaluate_formulas(
         compiled: The printed formulas.
         scalars: Name → (*batch,), float64.
         leaves: Name → leaves (*batch, *shape); `theta` gives their number and shapes.
-        batch_dimensions: Length of the batch shape.
+        total: Sums leaves over their elements.
         in_place: Whether the values may be written over those of the variables of their names.
 
     Returns:
         For each formula, one tensor per leaf of θ.
     """
-    scalars = _with_sums(compiled, scalars, leaves, batch_dimensions)
+    scalars = _with_sums(compiled, scalars, leaves, total)
     coefficients = compiled.coefficients(*(scalars[name] for name in compiled.scalar_arguments))
     arguments = [leaves[name] for name in compiled.leaf_arguments]
     if in_place and compiled.update_lists is not None:
@@ -58,10 +61,10 @@ def evaluate_scalars(
     compiled: Compiled,
     scalars: Mapping[str, Tensor],
     leaves: Mapping[str, Leaves],
-    batch_dimensions: int,
+    total: Total,
 ) -> tuple[Tensor, ...]:
     """Values of formulas that have one value per trajectory, each (*batch,), float64."""
-    scalars = _with_sums(compiled, scalars, leaves, batch_dimensions)
+    scalars = _with_sums(compiled, scalars, leaves, total)
     coefficients = compiled.coefficients(*(scalars[name] for name in compiled.scalar_arguments))
     return tuple(torch.zeros_like(scalars["t"]) + value for value in compiled.update(*coefficients))
 
@@ -70,12 +73,11 @@ def sum_formula(
     compiled: Compiled,
     scalars: Mapping[str, Tensor],
     leaves: Mapping[str, Leaves],
-    batch_dimensions: int,
+    total: Total,
 ) -> Tensor:
     """Sum over all elements of one elementwise formula, (*batch,), float64."""
-    (values,) = evaluate_formulas(compiled, scalars, leaves, batch_dimensions)
-    parts = [sum_elements(value, batch_dimensions) for value in values]
-    return sum(parts[1:], start=parts[0])
+    (values,) = evaluate_formulas(compiled, scalars, leaves, total)
+    return total(values)
 
 
 def _spread(value: Tensor | float, template: Tensor) -> Tensor:
@@ -89,8 +91,8 @@ def _with_sums(
     compiled: Compiled,
     scalars: Mapping[str, Tensor],
     leaves: Mapping[str, Leaves],
-    batch_dimensions: int,
+    total: Total,
 ) -> Mapping[str, Tensor]:
     for name, inner in compiled.sums:
-        scalars = {**scalars, name: sum_formula(inner, scalars, leaves, batch_dimensions)}
+        scalars = {**scalars, name: sum_formula(inner, scalars, leaves, total)}
     return scalars

@@ -1,6 +1,7 @@
 """Printed code run on states."""
 
 from collections.abc import Iterable, Mapping
+from functools import partial
 from types import MappingProxyType
 from typing import Literal
 
@@ -8,7 +9,8 @@ import torch
 from torch import Tensor
 
 from flowopt.core.interfaces import Evaluate
-from flowopt.core.state import Leaves, Owned, State
+from flowopt.core.shards import Shards
+from flowopt.core.state import Leaves, Owned, State, sum_leaves
 from flowopt.flows.equations.code import SOLVED, Code, start_code, time_code
 from flowopt.flows.equations.formulas import evaluate_formulas, evaluate_scalars
 from flowopt.symbolic.language import Equations, theta
@@ -50,13 +52,12 @@ def run_code(
             leaves[normal.name] = drawn
     for name, change in changes.items():
         (scalars if name in state.scalars else leaves)[PREFIX + name] = change
-    batch_dimensions = state.time.ndim
     values, scalar_values = (), ()
     if code.elementwise:
         in_place = code.is_letter and isinstance(state.position, Owned)
-        values = evaluate_formulas(code.elementwise, scalars, leaves, batch_dimensions, in_place)
+        values = evaluate_formulas(code.elementwise, scalars, leaves, state.total, in_place)
     if code.scalar:
-        scalar_values = evaluate_scalars(code.scalar, scalars, leaves, batch_dimensions)
+        scalar_values = evaluate_scalars(code.scalar, scalars, leaves, state.total)
     return (
         dict(zip(code.names, values, strict=True)),
         dict(zip(code.scalar_names, scalar_values, strict=True)),
@@ -75,7 +76,8 @@ def later_time(
     if equations.later_start is None:
         return zero
     values = {**hyperparameters, "t": zero, "step_size": zero if step_size is None else step_size}
-    return evaluate_scalars(time_code(name, equations), values, {}, zero.ndim)[0]
+    total = partial(sum_leaves, batch_dimensions=zero.ndim)
+    return evaluate_scalars(time_code(name, equations), values, {}, total)[0]
 
 
 def start_state(
@@ -86,6 +88,7 @@ def start_state(
     step: Tensor,
     evaluate: Evaluate,
     later: Literal[False] | Tensor,
+    shards: Shards | None,
 ) -> State:
     """Declared start values, zero for all else but θ.
 
@@ -97,6 +100,7 @@ def start_state(
         step: Number of the first step, (*batch,).
         evaluate: Called only if a start value needs the gradient.
         later: When to begin by the declared series, (*batch,); False for time 0.
+        shards: Where the rest of each leaf is.
     """
     zero = step.to(torch.float64) * 0.0
     series = equations.later_start is not None and later is not False
@@ -104,9 +108,9 @@ def start_state(
     others = [v.name for v in equations.variables if v != theta]
     variables = {"theta": position}
     variables |= {name: tuple(torch.zeros_like(leaf) for leaf in position) for name in others}
-    state = State(variables, {s.name: zero for s in equations.scalars}, time, step)
+    scalars = {scalar.name: zero for scalar in equations.scalars}
+    state = State(variables, scalars, time, step, shards=shards)
     if not (equations.start or series):
         return state
     code = start_code(name, equations, series)
-    values, scalars = run_code(code, hyperparameters, state, zero, evaluate, ())
-    return state.updated(values, scalars)
+    return state.updated(*run_code(code, hyperparameters, state, zero, evaluate, ()))

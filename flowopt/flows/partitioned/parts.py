@@ -99,6 +99,7 @@ class Part:
             },
             scalars={name: whole.scalars[self.named(name)] for name in self.flow.scalars},
             time=self.time(whole.time),
+            shards=None if whole.shards is None else self.block.of(whole.shards),
         )
 
     def evaluation(self, whole: Evaluation) -> Evaluation:
