@@ -6,31 +6,39 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from flowopt.arguments import SEEDS, check_flow_and_scheme, check_seed
+from flowopt.arguments import SEEDS, check_flow_and_scheme
 from flowopt.classic.checks import check_not_negative
 from flowopt.controls import Constant
 from flowopt.core.evaluation import Evaluation
-from flowopt.core.interfaces import Point, Scheme, StepControl
+from flowopt.core.interfaces import FlowLike, Point, Scheme, StepControl
 from flowopt.errors import CompatibilityError
 from flowopt.flows import EquationFlow
 from flowopt.optim.blocks.equation import Equation, taken_equation, together
 from flowopt.optim.blocks.joint import JointSteps, Member
-from flowopt.optim.checks import check_equations, check_loss, check_names, check_numbers, remedy
+from flowopt.optim.checks import (
+    check_equations,
+    check_group,
+    check_loss,
+    check_numbers,
+    remedy,
+)
 from flowopt.optim.checks.finite import check_finite
 from flowopt.optim.contract.base import Optimizer
 from flowopt.optim.contract.torch_state import NOT_OURS, is_of_torch
 from flowopt.optim.controlled import trials
-from flowopt.optim.gradients import GradientOracle, check_dense, gradient_of, real_view
+from flowopt.optim.distributed.checkpoint import begin, is_checkpoints, prepare
+from flowopt.optim.distributed.parts import share_seed
+from flowopt.optim.gradients import GradientOracle, all_plain, check_dense, real_view
 from flowopt.optim.native import Moving, step_native
 from flowopt.optim.storage import carried_gradient, end_loss, store, stored_state
-from flowopt.optim.tensors import SILENCE, Elements, noise_of, offsets_of
+from flowopt.optim.tensors import SILENCE, Elements, elements_of, moving_of, noise_of
 from flowopt.optim.updates import NativeSteps, Plan, Plans, Prepared, advanced
 from flowopt.stepper import Stepper
 
 DEFAULT_LR = 1e-3
 
 # What torch would drop from copies.
-KEPT = ("flow", "scheme", "control", "_equations", "_complex", "_foreach", "_energies")
+KEPT = ("flow", "scheme", "control", "_equations", "_plain", "_foreach", "_energies")
 
 
 class FlowOptimizer(Optimizer):
@@ -97,7 +105,6 @@ class FlowOptimizer(Optimizer):
         check_flow_and_scheme(flow, scheme)
         check_equations(flow)
         scheme.check(flow)
-        check_names(flow)
         self.flow, self.scheme = flow, scheme
         check_numbers(flow.hyperparameters)
         values = {name: value.item() for name, value in flow.hyperparameters.items()}
@@ -124,14 +131,15 @@ class FlowOptimizer(Optimizer):
         check_numbers(defaults)
         self._foreach = foreach is not False and not defaults["differentiable"]
         self._native = NativeSteps() if compile else None
-        self._complex, self._plans = False, Plans()
+        self._plain, self._plans = True, Plans()
         self._equations: list[Equation] = []
         self._joint: JointSteps | None = None
         self._energies: dict[int, str] = {}
-        if defaults["seed"] is None:
-            # In the groups, state dicts carry it: noise continues where it was.
-            defaults = {**defaults, "seed": torch.initial_seed() % SEEDS}
-        super().__init__(params, defaults)
+        own = torch.initial_seed() % SEEDS if defaults["seed"] is None else None
+        # In the groups, state dicts carry it: noise continues where it was.
+        super().__init__(params, defaults if own is None else {**defaults, "seed": own})
+        if own is not None and any(known.flow.noisy for known in self._equations):
+            share_seed(own, (self.defaults, *self.param_groups))
 
     def __getstate__(self) -> dict[str, Any]:
         """What torch keeps, and what it would drop: equations, and whether they are compiled."""
@@ -174,17 +182,9 @@ class FlowOptimizer(Optimizer):
         group, place = self.param_groups[-1], len(self._equations)
         self._equations.append(equation)
         equation.strip(group, self.flow)
-        for parameter in group["params"]:
-            if not parameter.is_floating_point() and not parameter.is_complex():
-                raise CompatibilityError(
-                    f"a parameter has dtype {parameter.dtype}: only floating and complex ones move"
-                )
-        self._complex = self._complex or any(p.is_complex() for p in group["params"])
-        check_seed(group["seed"])
-        check_numbers(group)
-        flow, scheme, _ = self._plan(place)
-        if any(known.own for known in self._equations):
-            flow, scheme = together(self._equations), self.scheme
+        check_group(group, equation.flow.noisy)
+        self._plain = self._plain and all_plain(group["params"])
+        flow, scheme = self._whole(place)
         if not scheme.closure_free(flow):
             options = {
                 "compile": self._native is not None,
@@ -205,6 +205,12 @@ class FlowOptimizer(Optimizer):
         return {
             name: sum(group.get(name, 0) for group in self.param_groups) for name in trials.COUNTS
         }
+
+    def _whole(self, place: int) -> tuple[FlowLike, Scheme]:
+        """Flow and scheme of all groups where some have their own, else of the group."""
+        if any(known.own for known in self._equations):
+            return together(self._equations), self.scheme
+        return self._plan(place)[:2]
 
     def _plan(self, place: int) -> tuple[EquationFlow, Scheme, Tensor]:
         """Flow, scheme and step size of a group, from its values as they are now."""
@@ -236,8 +242,12 @@ class FlowOptimizer(Optimizer):
                 closure nor loss, or both came; or the loss changes under an identical call.
             NotFiniteError: A gradient is not finite, and `error_if_nonfinite` was asked for.
         """
+        if closure is None and loss is None and is_checkpoints(self.param_groups, self.state):
+            with torch.no_grad(), torch.device("cpu"):
+                return self._prepare()
+        begin(self.param_groups, self.state)
         with (
-            trials.callable_loss(self.control, closure, loss, self.zero_grad) as closure,
+            trials.callable_loss(self, self.control, closure, loss) as closure,
             torch.set_grad_enabled(self.defaults["differentiable"]),
         ):
             return self._stepped(closure)
@@ -254,48 +264,47 @@ class FlowOptimizer(Optimizer):
         first = 0
         for place, group in enumerate(self.param_groups):
             if place:
-                first += sum(map(Tensor.numel, self._real(self.param_groups[place - 1]["params"])))
+                first += elements_of(self.param_groups[place - 1]["params"])
             self._step_group(place, group, closure, loss, first)
         return loss
+
+    def _prepare(self) -> None:
+        """Makes what torch's distributed checkpoint is loaded over."""
+        for place, group in enumerate(self.param_groups):
+            flow, (whole, scheme) = self._plan(place)[0], self._whole(place)
+            ends = scheme.ends_with_gradient(whole)
+            prepare(group, self.state, flow, self.control, scheme.regular_start, ends)
 
     def _members(self, closure: Callable | None, loss: Tensor | None) -> list[Member]:
         """The groups of a joint step: those with a gradient."""
         members, first = [], 0
         for place, group in enumerate(self.param_groups):
-            real = self._real(group["params"])
-            pairs = list(zip(group["params"], offsets_of(real, first).tolist(), strict=True))
-            first += sum(map(Tensor.numel, real))
-            pairs = [pair for pair in pairs if pair[0].grad is not None]
-            if not pairs:
+            found = moving_of(group["params"], first, self._plain)
+            first += elements_of(group["params"])
+            if found is None:
                 continue
             if closure is None:
                 raise CompatibilityError(remedy(self.flow, self.scheme))
-            parameters, offsets = zip(*pairs, strict=True)
-            check_dense(map(gradient_of, parameters))
+            parameters, gradients, elements = found
+            check_dense(gradients)
             flow, _, step_size = self._plan(place)
             check_loss(flow, loss is None and flow.uses_loss)
             places, equation = self._places(parameters), self._equations[place]
-            members.append(Member(equation, flow, step_size, group, places, parameters, offsets))
+            members.append(Member(equation, flow, step_size, group, places, parameters, elements))
         return members
 
     def _step_group(
         self, place: int, group: dict, closure: Callable | None, loss: Tensor | None, first: int
     ) -> None:
         """Steps the parameters that have a gradient; the first of all elements has a number."""
-        parameters, offsets = group["params"], None
-        gradients = list(map(gradient_of, parameters))
-        moving = [gradient for gradient in gradients if gradient is not None]
-        if not moving:
+        found = moving_of(group["params"], first, self._plain)
+        if found is None:
             return
-        if len(moving) < len(gradients):
-            chosen = [i for i, gradient in enumerate(gradients) if gradient is not None]
-            offsets = offsets_of(self._real(parameters), first)[chosen]
-            parameters, first = [parameters[i] for i in chosen], int(offsets[0])
-        elements = Elements(first, offsets)
+        parameters, gradients, elements = found
         if self._native is None:
             self._step_eager(place, parameters, elements, closure, loss)
         else:
-            self._step_native(self._native, place, parameters, moving, elements, loss)
+            self._step_native(self._native, place, parameters, gradients, elements, loss)
 
     def _step_eager(
         self,
@@ -386,5 +395,5 @@ class FlowOptimizer(Optimizer):
         return [self.state[p] for p in parameters] if keeps else [{}] * len(parameters)
 
     def _real(self, tensors: list[Tensor]) -> list[Tensor]:
-        """Complex tensors as real ones."""
-        return [real_view(tensor.detach()) for tensor in tensors] if self._complex else tensors
+        """What a kernel steps of tensors."""
+        return tensors if self._plain else [real_view(tensor).detach() for tensor in tensors]

@@ -11,6 +11,13 @@ from flowopt.core.evaluation import Evaluation
 from flowopt.core.interfaces import Sample
 from flowopt.core.state import Leaves
 from flowopt.errors import CompatibilityError
+from flowopt.optim.distributed.parts import (
+    any_distributed,
+    distributed_like,
+    is_distributed,
+    local,
+    placed_gradient,
+)
 
 # Thousands of tensors are asked at every step.
 gradient_of, is_sparse = attrgetter("grad"), attrgetter("is_sparse")
@@ -37,20 +44,42 @@ def check_apart(parameters: Sequence[Tensor]) -> None:
 
 
 def real_view(tensor: Tensor) -> Tensor:
-    """A complex tensor as a real one, (*shape, 2), in the same memory; others as they are."""
+    """What a step sees of a tensor, in the same memory: plain, real numbers.
+
+    A complex tensor as a real one, (*shape, 2); of a distributed one the part that is here.
+    """
+    tensor = local(tensor)
     return torch.view_as_real(tensor.resolve_conj()) if tensor.is_complex() else tensor
 
 
+def all_plain(tensors: Sequence[Tensor]) -> bool:
+    """Whether a step sees all tensors as they are."""
+    return not any_distributed(tensors) and not any(map(Tensor.is_complex, tensors))
+
+
 def real_views(tensors: Sequence[Tensor]) -> list[Tensor]:
-    """Tensors, the complex ones as real ones."""
-    if any(map(Tensor.is_complex, tensors)):
-        return [real_view(tensor) for tensor in tensors]
-    return list(tensors)
+    """What a step sees of tensors."""
+    return list(tensors) if all_plain(tensors) else [real_view(tensor) for tensor in tensors]
 
 
 def complex_view(leaf: Tensor, like: Tensor) -> Tensor:
     """A leaf in the form of the tensor whose numbers it holds."""
-    return torch.view_as_complex(leaf) if like.is_complex() else leaf
+    return distributed_like(torch.view_as_complex(leaf) if like.is_complex() else leaf, like)
+
+
+def assign(parameter: Tensor, leaf: Tensor) -> None:
+    """Writes a leaf over the numbers of a parameter."""
+    if is_distributed(parameter):
+        real_view(parameter).copy_(leaf)
+    else:
+        parameter.copy_(complex_view(leaf, parameter))
+
+
+def gradients_of(parameters: Sequence[Tensor]) -> list[Tensor]:
+    """The gradients that are there, those of distributed parameters placed as they are."""
+    own = map(placed_gradient, parameters) if any_distributed(parameters) else None
+    found = map(gradient_of, parameters) if own is None else own
+    return [gradient for gradient in found if gradient is not None]
 
 
 class SameSample:
@@ -119,9 +148,7 @@ class GradientOracle:
 
     def read(self, loss: Tensor | float | None) -> Evaluation:
         """The gradients that are there."""
-        gradients = map(gradient_of, self._parameters)
-        found = [gradient for gradient in gradients if gradient is not None]
-        gradient = tuple(real_views(found))
+        gradient = tuple(real_views(gradients_of(self._parameters)))
         if self._sign < 0:
             gradient = tuple(-leaf for leaf in gradient)
         value = UNKNOWN if loss is None else self._signed(torch.as_tensor(loss))
@@ -154,7 +181,7 @@ class GradientOracle:
     def _move(self, position: Leaves) -> None:
         with torch.no_grad():
             for parameter, leaf in zip(self._parameters, position, strict=True):
-                parameter.copy_(complex_view(leaf, parameter))
+                assign(parameter, leaf)
 
     def _signed(self, loss: Tensor) -> Tensor:
         return self._sign * loss.detach().to(torch.float64).reshape(())

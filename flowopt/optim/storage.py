@@ -9,7 +9,15 @@ from torch import Tensor
 from flowopt.core.evaluation import Evaluation
 from flowopt.core.state import Leaves, Owned, State
 from flowopt.flows import EquationFlow
-from flowopt.optim.gradients import check_apart, complex_view, real_view, real_views
+from flowopt.optim.distributed.parts import shards_of
+from flowopt.optim.gradients import (
+    all_plain,
+    assign,
+    check_apart,
+    complex_view,
+    real_view,
+    real_views,
+)
 from flowopt.stepper import Carry
 
 # Kept between steps by schemes that end with a gradient.
@@ -75,14 +83,19 @@ def stored_state(
     position = tuple(real_views([p.clone() for p in parameters] if follow else parameters))
     step = torch.tensor(group.get("step", 0))
     names = [name for name in flow.variables if name != "theta"]
+    shards, plain = shards_of(parameters), all_plain(parameters)
     variables: dict[str, list[Any]] = {
-        name: [None if name not in place else real_view(place[name]) for place in places]
+        name: [
+            place.get(name) if plain or name not in place else real_view(place[name])
+            for place in places
+        ]
         for name in names
     }
     scalars = {name: group.get(name) for name in flow.scalars}
     time = 0.0
     if None in scalars.values() or any(leaf is None for v in variables.values() for leaf in v):
-        fresh = flow.initial_state(position, step, lambda _: evaluation, later, step_size)
+        start = position, step, lambda _: evaluation, later, step_size, shards
+        fresh = flow.initial_state(*start)
         time = float(fresh.time)
         taken = set(map(id, evaluation.gradient))
         for name, leaves in variables.items():
@@ -96,6 +109,7 @@ def stored_state(
         {name: torch.tensor(value, dtype=torch.float64) for name, value in scalars.items()},
         torch.tensor(group.get("time", time), dtype=torch.float64),
         step,
+        shards=shards,
     )
 
 
@@ -116,13 +130,18 @@ def store(
         written[CARRIED] = carry.evaluation.gradient
         sign = -1.0 if group["maximize"] else 1.0
         group[END_LOSS] = sign * carry.evaluation.loss.item()
+    plain = all_plain(parameters)
     if not isinstance(state.position, Owned):
         check_apart(parameters)
         for parameter, leaf in zip(parameters, state.position, strict=True):
-            parameter.copy_(complex_view(leaf, parameter))
+            assign(parameter, leaf)
     for name, leaves in written.items():
         for place, parameter, leaf in zip(places, parameters, leaves, strict=True):
-            place[name] = complex_view(leaf, parameter)
+            if plain:
+                place[name] = leaf
+            elif name not in place or real_view(place[name]) is not leaf:
+                # What was written in place is there.
+                place[name] = complex_view(leaf, parameter)
     group["time"], group["step"] = state.time.item(), state.step.item()
     for name, value in state.scalars.items():
         group[name] = value.item()

@@ -12,7 +12,8 @@ from flowopt.errors import CompatibilityError
 from flowopt.kernels.native.memory.spans import Spans
 from flowopt.kernels.native.memory.tensors import Places, look
 from flowopt.kernels.update import Table, Update, chunks
-from flowopt.optim.gradients import check_dense, real_views
+from flowopt.optim.distributed.parts import any_distributed, starts_of
+from flowopt.optim.gradients import check_dense, gradient_of, gradients_of
 
 NOT_ALIKE = (
     "compile=True: a parameter, its gradient and its state are plain tensors of one shape and one "
@@ -32,15 +33,19 @@ class Elements(NamedTuple):
     Attributes:
         first: Of the first element of the first tensor.
         offsets: Of the first element of each tensor; None where one follows another.
+        wholes: The same of whole tensors, where processes hold parts of them.
     """
 
     first: int
     offsets: np.ndarray | None
+    wholes: np.ndarray | None = None
 
 
 def offsets_of(tensors: Sequence[Tensor], first: int) -> np.ndarray:
     """Numbers of the first elements of tensors that follow one another."""
     sizes = np.fromiter(map(Tensor.numel, tensors), np.int64, len(tensors))
+    if any(map(Tensor.is_complex, tensors)):
+        sizes *= [2 if tensor.is_complex() else 1 for tensor in tensors]
     return first + np.cumsum(sizes) - sizes
 
 
@@ -48,12 +53,50 @@ def offsets_of(tensors: Sequence[Tensor], first: int) -> np.ndarray:
 SILENCE = PhiloxNoise(torch.tensor(0), torch.tensor(0), ())
 
 
+def elements_of(parameters: Sequence[Tensor]) -> int:
+    """How many numbers parameters are, in all processes; complex elements count twice."""
+    sizes = map(Tensor.numel, parameters)
+    if any(map(Tensor.is_complex, parameters)):
+        return sum(size * (1 + p.is_complex()) for size, p in zip(sizes, parameters, strict=True))
+    return sum(sizes)
+
+
+def moving_of(
+    parameters: list[Tensor], first: int, plain: bool
+) -> tuple[list[Tensor], list[Tensor], Elements] | None:
+    """The parameters of a group that have a gradient, these gradients, and numbers of elements.
+
+    Args:
+        parameters: Of the group.
+        first: Number of its first element.
+        plain: Whether all are plain real tensors.
+
+    Returns:
+        None where there are none.
+    """
+    gradients = list(map(gradient_of, parameters))
+    moving = [gradient for gradient in gradients if gradient is not None]
+    if not moving:
+        return None
+    if plain and len(moving) == len(gradients):
+        return parameters, moving, Elements(first, None)
+    chosen = [i for i, gradient in enumerate(gradients) if gradient is not None]
+    wholes = offsets_of(parameters, first)[chosen]
+    parameters = [parameters[i] for i in chosen]
+    if not any_distributed(parameters):
+        return parameters, moving, Elements(int(wholes[0]), wholes)
+    elements = Elements(int(wholes[0]), wholes + starts_of(parameters), wholes)
+    return parameters, gradients_of(parameters), elements
+
+
 def noise_of(seed: int, elements: Elements, parameters: Sequence[Tensor]) -> PhiloxNoise:
-    """The noise of parameters, whose elements have their numbers among all."""
-    offsets = elements.offsets
+    """The noise of parameters whose elements have these numbers."""
+    offsets, wholes = elements.offsets, elements.wholes
     if offsets is None:
-        offsets = offsets_of(real_views(parameters), elements.first)
-    return PhiloxNoise(torch.tensor(seed % 2**63), torch.tensor(0), tuple(offsets.tolist()))
+        offsets = offsets_of(parameters, elements.first)
+    wholes = None if wholes is None else tuple(wholes.tolist())
+    seeds = torch.tensor(seed % 2**63)
+    return PhiloxNoise(seeds, torch.tensor(0), tuple(offsets.tolist()), wholes)
 
 
 class Tensors:

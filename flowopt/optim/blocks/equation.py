@@ -9,7 +9,7 @@ from flowopt.core.word import groups_of, is_word
 from flowopt.errors import CompatibilityError
 from flowopt.flows import EquationFlow, PartitionedFlow
 from flowopt.flows.partitioned.meanings import checked_meanings, own_groups, own_word
-from flowopt.optim.checks import check_equations, check_names, check_one_number
+from flowopt.optim.checks import check_equations, check_one_number
 from flowopt.schemes import Splitting
 
 # Of a group, taken out of it: state dicts hold numbers.
@@ -56,7 +56,6 @@ def taken_equation(
     group = {name: v for name, v in param_group.items() if name not in (FLOW, LETTERS)}
     own, letters = param_group.get(FLOW, flow), param_group.get(LETTERS) or {}
     check_equations(own)
-    check_names(own)
     alone = _scheme_alone(own, letters, scheme)
     alone.check(own)
     for name, value in own.hyperparameters.items():

@@ -16,8 +16,10 @@ from flowopt.errors import CompatibilityError
 from flowopt.flows import EquationFlow, PartitionedFlow
 from flowopt.flows.partitioned.parts import joined
 from flowopt.optim.blocks.equation import Equation, partitioned
+from flowopt.optim.distributed.parts import shards_of
 from flowopt.optim.gradients import GradientOracle
 from flowopt.optim.storage import Places, carried_gradient, store, stored_state
+from flowopt.optim.tensors import Elements, noise_of
 from flowopt.optim.updates import Plan, advanced
 
 
@@ -31,7 +33,7 @@ class Member(NamedTuple):
         group: Of `param_groups`.
         places: `optimizer.state` of each parameter.
         parameters: That move.
-        offsets: Number of the first element of each among all of the optimizer.
+        elements: Their numbers.
     """
 
     equation: Equation
@@ -40,7 +42,7 @@ class Member(NamedTuple):
     group: dict[str, Any]
     places: Places
     parameters: Sequence[Tensor]
-    offsets: Sequence[int]
+    elements: Elements
 
 
 class JointSteps:
@@ -92,10 +94,10 @@ class JointSteps:
             {},
             torch.zeros((), dtype=torch.float64),
             torch.stack([state.step for state in states]).max(),
+            shards=shards_of(parameters),
         )
         start = joined(start, zip(flow.parts, states, strict=True))
-        offsets = tuple(offset for member in members for offset in member.offsets)
-        noise = PhiloxNoise(torch.tensor(seed % 2**63), torch.tensor(0), offsets)
+        noise = _noise(seed, members)
         one = torch.ones((), dtype=torch.float64)
         # One step asks of a flow what all flows have.
         plan = Plan(flow, scheme, one, Constant(one), bool(maximize))  # pyright: ignore[reportArgumentType]
@@ -123,6 +125,14 @@ def _state(member: Member, evaluation: Evaluation, later: bool) -> State:
     flow, step_size = member.flow, member.step_size
     state = stored_state(group, places, parameters, flow, evaluation, later, step_size)
     return state.map(torch.clone)
+
+
+def _noise(seed: int, members: Sequence[Member]) -> PhiloxNoise:
+    """The noise of all groups."""
+    own = [noise_of(seed, member.elements, member.parameters) for member in members]
+    offsets = tuple(offset for noise in own for offset in noise.offsets or ())
+    wholes = tuple(whole for noise in own for whole in noise.wholes or noise.offsets or ())
+    return own[0]._replace(offsets=offsets, wholes=wholes)
 
 
 def _values(

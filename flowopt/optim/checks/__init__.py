@@ -1,12 +1,15 @@
 """What an optimizer refuses, and with which remedy."""
 
 from collections.abc import Mapping
+from typing import Any
 
 from torch import Tensor
 
+from flowopt.arguments import check_seed
 from flowopt.core.interfaces import Scheme
 from flowopt.errors import CompatibilityError, ConfigurationError
 from flowopt.flows import EquationFlow, PartitionedFlow
+from flowopt.optim.distributed.parts import check_placements
 from flowopt.optim.storage import CARRIED, END_LOSS, MEMORY, REMEMBERED, STARTED
 from flowopt.schemes import Splitting
 
@@ -35,7 +38,7 @@ GROUP_KEYS = frozenset(
 
 
 def check_equations(flow: object) -> None:
-    """Raises `CompatibilityError` for a flow that is not made of equations."""
+    """Raises `CompatibilityError` for a flow not made of equations, or whose names are torch's."""
     if isinstance(flow, PartitionedFlow):
         raise CompatibilityError(
             "an optimizer's blocks are its param_groups: give each group its flow and letters, as "
@@ -46,9 +49,10 @@ def check_equations(flow: object) -> None:
             f"an optimizer steps flows made of equations, got {flow!r}: give one such as "
             "flowopt.flows.langevin(...)"
         )
+    _check_names(flow)
 
 
-def check_names(flow: EquationFlow) -> None:
+def _check_names(flow: EquationFlow) -> None:
     """Raises `CompatibilityError` where a name of the flow has another meaning for torch."""
     equations = flow.equations
     if flow.damping is not None:
@@ -87,6 +91,24 @@ def check_numbers(values: Mapping[str, object]) -> None:
     for name, value in values.items():
         if isinstance(value, Tensor):
             check_one_number(name, value)
+
+
+def check_group(group: dict[str, Any], noisy: bool) -> None:
+    """Checks parameters and values of a new group.
+
+    Raises:
+        CompatibilityError: A parameter holds whole numbers, or is divided among processes in a way
+            that can not be stepped.
+        ConfigurationError: The seed is no whole number, or a value is more than one number.
+    """
+    for parameter in group["params"]:
+        if not parameter.is_floating_point() and not parameter.is_complex():
+            raise CompatibilityError(
+                f"a parameter has dtype {parameter.dtype}: only floating and complex ones move"
+            )
+    check_placements(group["params"], noisy, group["differentiable"])
+    check_seed(group["seed"])
+    check_numbers(group)
 
 
 def remedy(flow: EquationFlow, scheme: Scheme) -> str:

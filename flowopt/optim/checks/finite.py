@@ -7,10 +7,12 @@ import torch
 from torch import Tensor
 
 from flowopt.core.interfaces import Point, Scheme
+from flowopt.core.shards import spread, summed
 from flowopt.errors import NotFiniteError
 from flowopt.flows import EquationFlow
 from flowopt.optim.controlled.trials import begun
-from flowopt.optim.gradients import check_dense
+from flowopt.optim.distributed.parts import local, shards_of
+from flowopt.optim.gradients import check_dense, gradients_of
 
 Group = dict[str, Any]
 
@@ -40,11 +42,12 @@ def check_finite(
         moving = [parameter for parameter in group["params"] if parameter.grad is not None]
         if not moving:
             continue
-        gradients = [parameter.grad for parameter in moving]
+        gradients = gradients_of(moving)
         check_dense(gradients)
         # Empty tensors have no largest number.
-        filled = [gradient for gradient in gradients if gradient.numel()]
-        if not bool(torch.nn.utils.get_total_norm(filled, torch.inf).isfinite()):
+        filled = [part for part in map(local, gradients) if part.numel()]
+        largest, shards = torch.nn.utils.get_total_norm(filled, torch.inf), shards_of(moving)
+        if not bool((largest if shards is None else spread(largest, shards)).isfinite()):
             told = energies.get(place, "No step with a loss came before")
             raise NotFiniteError(f"{_found(place, group)}. {told}. {REMEDY}")
         if loss is not None:
@@ -62,18 +65,29 @@ def _found(place: int, group: Group) -> str:
     wrong = [
         number
         for number, parameter in enumerate(group["params"])
-        if parameter.grad is not None and not bool(parameter.grad.isfinite().all())
+        if parameter.grad is not None and _count(parameter, _not_finite)
     ]
-    gradient = group["params"][wrong[0]].grad
+    parameter = group["params"][wrong[0]]
     name = group["param_names"][wrong[0]] if "param_names" in group else f"number {wrong[0]}"
-    nans = int(gradient.isnan().sum())
-    infinite = int((~gradient.isfinite()).sum()) - nans
+    nans = _count(parameter, torch.isnan)
+    infinite = _count(parameter, _not_finite) - nans
     more = f", and {len(wrong) - 1} more parameters have such gradients" if wrong[1:] else ""
     return (
         f"at step {group.get('step', 0) + 1} of group {place} the gradient of parameter {name}, of "
-        f"shape {tuple(gradient.shape)}, has {nans} NaN and {infinite} infinite of "
-        f"{gradient.numel()} numbers{more}"
+        f"shape {tuple(parameter.shape)}, has {nans} NaN and {infinite} infinite of "
+        f"{parameter.numel()} numbers{more}"
     )
+
+
+def _not_finite(gradient: Tensor) -> Tensor:
+    return ~gradient.isfinite()
+
+
+def _count(parameter: Tensor, condition: Callable[[Tensor], Tensor]) -> int:
+    """How many elements of a parameter's gradient meet a condition, in all processes."""
+    (gradient,) = gradients_of([parameter])
+    shards, number = shards_of([parameter]), condition(local(gradient)).sum()
+    return int(number if shards is None else summed([number], shards))
 
 
 def _told(flow: EquationFlow, step_size: Tensor, begin: Point, loss: float) -> str:

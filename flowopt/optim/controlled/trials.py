@@ -15,6 +15,7 @@ from flowopt.core.state import State, all_finite
 from flowopt.core.trajectory import Status
 from flowopt.errors import CompatibilityError
 from flowopt.flows import EquationFlow
+from flowopt.optim.distributed.parts import mean_over_mesh
 from flowopt.optim.gradients import GradientOracle, SameSample, complex_view, real_view
 from flowopt.optim.storage import MEMORY, REMEMBERED, STARTED, Places, stored_state
 from flowopt.stepper import STATUS_TYPE, Carry, Stepper
@@ -56,20 +57,21 @@ def check_control(
 
 @contextmanager
 def callable_loss(
+    optimizer: torch.optim.Optimizer,
     control: StepControl | None,
     closure: Callable[[], Tensor] | None,
     loss: Callable[[], Tensor] | None,
-    clear: Callable[[], None],
 ) -> Iterator[Callable[[], Tensor] | None]:
     """What is called within a step: the closure, or one made of the loss.
 
     Live numbers are on the host, and meanwhile torch makes them there whatever its default device.
 
     Args:
+        optimizer: Whose gradients are cleared; the loss is the mean over the processes among which
+            its parameters are divided.
         control: If it rejects, all calls draw the same random numbers.
         closure: Clears gradients, runs backward and returns the loss.
         loss: Returns the loss.
-        clear: Clears gradients.
 
     Raises:
         CompatibilityError: Both came, or a control that rejects has neither.
@@ -77,13 +79,14 @@ def callable_loss(
     default = torch.empty(0).device
     if default.type != "cpu":
         closure, loss = (_on(default, function) for function in (closure, loss))
-        with torch.device("cpu"), callable_loss(control, closure, loss, clear) as closure:
+        with torch.device("cpu"), callable_loss(optimizer, control, closure, loss) as closure:
             yield closure
         return
     if loss is not None:
         if closure is not None:
             raise CompatibilityError("step took both a closure and a loss: give one of them")
-        closure = partial(_differentiated, clear, loss)
+        closure = partial(_differentiated, optimizer.zero_grad, loss)
+    closure, loss = (given and partial(_mean, optimizer, given) for given in (closure, loss))
     if control is None or not control.rejects:
         yield closure
         return
@@ -107,6 +110,12 @@ def _on(device: torch.device, function: Callable[[], Tensor] | None) -> Callable
             return function()
 
     return None if function is None else called
+
+
+def _mean(optimizer: torch.optim.Optimizer, loss: Callable[[], Tensor]) -> Tensor:
+    """The mean of a loss over the processes among which parameters are divided."""
+    parameters = (parameter for group in optimizer.param_groups for parameter in group["params"])
+    return mean_over_mesh(loss(), parameters)
 
 
 def _differentiated(clear: Callable[[], None], loss: Callable[[], Tensor]) -> Tensor:
@@ -159,9 +168,6 @@ def choose_step_size(
         end: Where the last step ended, on the minibatch of the next.
         flow: What is stepped.
     """
-    # With lr = 0 torch's distributed checkpoint makes steps that must not be seen.
-    if float(group["lr"]) == 0.0:
-        return
     step_size, memory = _remembered(control, group, end, flow)
     position = end.state.position
     if control.remembers_position and MEMORY in group:
@@ -174,7 +180,7 @@ def choose_step_size(
     if all(STARTED in place for place in places):
         began = tuple(real_view(place[STARTED]) for place in places)
         begin = Point(end.state.with_position(began), end.evaluation)
-        finite = all_finite(end.evaluation.gradient, 0)
+        finite = all_finite(end.evaluation.gradient, 0, end.state.shards)
         verdict = control.judge(Trial(flow, begin, end, None, 0, finite, step_size, memory))
         step_size = torch.where(finite, verdict.step_size, step_size)
         pairs = zip(verdict.memory, memory, strict=True)
@@ -194,6 +200,31 @@ def _keep(
     """Puts leaves beside their parameters."""
     for place, leaf, parameter in zip(places, leaves, parameters, strict=True):
         place[name] = complex_view(leaf, parameter)
+
+
+def prepare(
+    control: StepControl,
+    group: dict[str, Any],
+    places: Places,
+    parameters: Sequence[Tensor],
+    start: Point,
+    flow: FlowLike,
+) -> None:
+    """Makes what a checkpoint of a controlled group is loaded over.
+
+    Args:
+        control: Of the optimizer.
+        group: Of `param_groups`.
+        places: `optimizer.state` of each parameter.
+        parameters: Those that will move.
+        start: Where they would begin.
+        flow: What steps them.
+    """
+    if control.rejects:
+        _remember(group, *control.start(start, flow))
+        group.update(dict.fromkeys(COUNTS, 0))
+    else:
+        choose_step_size(control, group, places, parameters, start, flow)
 
 
 def tried(
@@ -228,9 +259,9 @@ def tried(
         if bool(carry.state.step != state.step) or int(carry.status) != Status.RUNNING:
             break
     _remember(group, carry.step_size, carry.memory)
-    made = {"gradients": 1 + probes + int(carry.gradients), "rejected": int(carry.rejected)}
-    alone = "losses" if oracle.forward_alone else "gradients"
-    made[alone] = made.get(alone, 0) + int(carry.losses)
+    gradients = 1 + probes + int(carry.gradients)
+    made = {"gradients": gradients, "losses": 0, "rejected": int(carry.rejected)}
+    made["losses" if oracle.forward_alone else "gradients"] += int(carry.losses)
     for name, number in made.items():
         group[name] = group.get(name, 0) + number
     # Its gradient is that of the start: the next step begins on another sample.

@@ -10,11 +10,14 @@ from torch import Tensor
 from flowopt.arguments import real_tensor
 from flowopt.controls import Constant, Damping, Nielsen
 from flowopt.controls.damping import DampingRule
+from flowopt.core.evaluation import Evaluation
+from flowopt.core.interfaces import Point
 from flowopt.core.noise import seeded_noise
 from flowopt.core.state import Leaves, State
 from flowopt.errors import CompatibilityError, ConfigurationError
 from flowopt.flows import gradient_flow
 from flowopt.optim.contract.base import Optimizer
+from flowopt.optim.distributed.parts import is_distributed
 from flowopt.optim.least_squares.residuals import Residuals, residuals_of
 from flowopt.problems import Network
 from flowopt.schemes import LinearlyImplicitEuler
@@ -49,7 +52,8 @@ class LevenbergMarquardt(Optimizer):
             Jᵀ, and "rejected" trials.
 
     Raises:
-        CompatibilityError: There are several groups, or a parameter is not real and floating.
+        CompatibilityError: There are several groups, or a parameter is not real and floating, or
+            divided among processes.
         ConfigurationError: A value is out of range.
 
     Reference:
@@ -98,6 +102,11 @@ class LevenbergMarquardt(Optimizer):
             )
         super().add_param_group(param_group)
         for parameter in self.param_groups[0]["params"]:
+            if is_distributed(parameter):
+                raise CompatibilityError(
+                    "a parameter is a distributed tensor, and a step of Levenberg–Marquardt solves "
+                    "for all parameters in one process: use plain parameters"
+                )
             if not parameter.is_floating_point():
                 raise CompatibilityError(
                     f"a parameter has dtype {parameter.dtype}: only real floating parameters move"
@@ -131,8 +140,7 @@ class LevenbergMarquardt(Optimizer):
         group = self.param_groups[0]
         if residuals is None:
             if closure is None and not any(_moves(p) for p in group["params"]):
-                # Checkpoints of torch step with gradients of zero, to have a state to fill.
-                return None
+                return self._prepare(group)
             raise CompatibilityError(
                 "Levenberg–Marquardt needs residuals, not a loss alone: call "
                 "step(residuals=lambda: module(inputs) - targets), or another optimizer"
@@ -154,6 +162,17 @@ class LevenbergMarquardt(Optimizer):
         for name in COUNTS:
             self.counts[name] += int(getattr(carry, name))
         return first
+
+    def _prepare(self, group: dict) -> None:
+        """Checkpoints of torch step with gradients of zero, to have a state to load into."""
+        if self.rule is None or not group["params"]:
+            return
+        zero = torch.zeros((), dtype=torch.float64)
+        leaves = tuple(torch.zeros_like(parameter) for parameter in group["params"])
+        start = Point(State({"theta": leaves}, {}, zero, zero.long()), Evaluation(zero, leaves))
+        memory = self.rule.start(start)
+        if not any(value.ndim for value in memory):
+            group.setdefault("memory", [float(value) for value in memory])
 
     def _stepper(self, group: dict, oracle: Residuals) -> Stepper:
         damping = torch.as_tensor(group["damping"], dtype=torch.float64)
