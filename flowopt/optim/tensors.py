@@ -8,11 +8,12 @@ import torch
 from torch import Tensor
 
 from flowopt.core.noise import PhiloxNoise
+from flowopt.core.shards import Shards, summed
 from flowopt.errors import CompatibilityError
 from flowopt.kernels.native.memory.spans import Spans
 from flowopt.kernels.native.memory.tensors import Places, look
 from flowopt.kernels.update import Table, Update, chunks
-from flowopt.optim.distributed.parts import any_distributed, starts_of
+from flowopt.optim.distributed.parts import any_distributed, shards_of, starts_of
 from flowopt.optim.gradients import check_dense, gradient_of, gradients_of
 
 NOT_ALIKE = (
@@ -34,11 +35,19 @@ class Elements(NamedTuple):
         first: Of the first element of the first tensor.
         offsets: Of the first element of each tensor; None where one follows another.
         wholes: The same of whole tensors, where processes hold parts of them.
+        shards: What other processes hold of each tensor, there.
     """
 
     first: int
     offsets: np.ndarray | None
     wholes: np.ndarray | None = None
+    shards: Shards | None = None
+
+    def of(self, chosen: Sequence[int], tensors: Sequence[Tensor]) -> "Elements":
+        """The numbers of some of the tensors."""
+        offsets = offsets_of(tensors, self.first) if self.offsets is None else self.offsets
+        shards = None if self.shards is None else tuple(self.shards[i] for i in chosen)
+        return self._replace(offsets=offsets[chosen], shards=shards)
 
 
 def offsets_of(tensors: Sequence[Tensor], first: int) -> np.ndarray:
@@ -85,7 +94,8 @@ def moving_of(
     parameters = [parameters[i] for i in chosen]
     if not any_distributed(parameters):
         return parameters, moving, Elements(int(wholes[0]), wholes)
-    elements = Elements(int(wholes[0]), wholes + starts_of(parameters), wholes)
+    offsets, shards = wholes + starts_of(parameters), shards_of(parameters)
+    elements = Elements(int(wholes[0]), offsets, wholes, shards)
     return parameters, gradients_of(parameters), elements
 
 
@@ -113,13 +123,14 @@ class Tensors:
         self._copies: list[tuple[Tensor, Tensor]] = []
         self._moved: Sequence[Tensor] = ()
         self._held: Sequence[list[Tensor]] = ()
+        self._shards: Shards = ()
 
     def take(self, columns: Sequence[list[Tensor]], elements: Elements, update: Update) -> None:
         """Looks where tensors lie, at every step anew; those that are not contiguous are copied.
 
         Args:
             columns: The variables of the flow, then the gradients.
-            elements: Numbers of the tensors' elements.
+            elements: Numbers of the tensors' elements, all of them shared by the same processes.
             update: What will step them.
 
         Raises:
@@ -127,6 +138,7 @@ class Tensors:
             CompatibilityError: Tensors share memory.
         """
         self._moved, self._copies = columns[0], []
+        self._shards = (elements.shards or ())[:1]
         places = _places(columns, update.dtype)
         if _strided(columns, places):
             columns, self._copies = _contiguous(columns, update)
@@ -165,9 +177,12 @@ class Tensors:
     def totals(
         self, update: Update, place: int, numbers: Sequence[float | int], sums: Sequence[float]
     ) -> list[float]:
-        """What a pass of an update sums over all tensors, given the sums before."""
+        """What a pass of an update sums over all tensors, in all processes, given those before."""
         assert self._table is not None
-        return update.totals(self._table, place, numbers, sums)
+        here = update.totals(self._table, place, numbers, sums)
+        if not self._shards:
+            return here
+        return summed([torch.tensor(here, dtype=torch.float64)], self._shards).tolist()
 
     def run(
         self, update: Update, numbers: Sequence[float | int], sums: Sequence[float] = ()

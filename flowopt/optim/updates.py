@@ -16,7 +16,7 @@ from flowopt.flows import EquationFlow
 from flowopt.kernels import UnfitError
 from flowopt.kernels.step import frozen
 from flowopt.kernels.update import ElementNoise, Update, build_update, working
-from flowopt.optim.tensors import Elements, Tensors, UnlikeError, offsets_of
+from flowopt.optim.tensors import Elements, Tensors, UnlikeError
 from flowopt.stepper import Carry, Stepper
 
 MOST_UPDATES = 64
@@ -77,32 +77,34 @@ class NativeSteps:
         Raises:
             CompatibilityError: The step does not fit a kernel; nothing has been stepped.
         """
-        try:
-            work = [self._taken(place, plan, columns[0][0].dtype, columns, elements)]
-        except UnlikeError:
-            kinds = [tensor.dtype for tensor in columns[0]]
-            if len(set(kinds)) == 1:
-                raise
-            offsets = elements.offsets
-            if offsets is None:
-                offsets = offsets_of(columns[0], elements.first)
-            work = []
-            for dtype in sorted(set(kinds), key=str):
-                chosen = [i for i, kind in enumerate(kinds) if kind == dtype]
-                own = [[column[i] for i in chosen] for column in columns]
-                rest = elements._replace(offsets=offsets[chosen])
-                work.append(self._taken(place, plan, dtype, own, rest))
+        groups = [shard.groups for shard in elements.shards or ()]
+        if len(set(groups)) < 2:
+            try:
+                work = [self._taken((place, 0), plan, columns, elements)]
+            except UnlikeError:
+                if len({tensor.dtype for tensor in columns[0]}) == 1:
+                    raise
+            else:
+                return _stepped(work, numbers)
+        # Those of one type that the same processes share go together.
+        kinds = [(t.dtype, *groups[i : i + 1]) for i, t in enumerate(columns[0])]
+        work = []
+        for number, alike in enumerate(dict.fromkeys(kinds)):
+            chosen = [i for i, kind in enumerate(kinds) if kind == alike]
+            own = [[column[i] for i in chosen] for column in columns]
+            rest = elements.of(chosen, columns[0])
+            work.append(self._taken((place, number), plan, own, rest))
         return _stepped(work, numbers)
 
     def _taken(
         self,
-        place: int,
+        place: tuple[int, int],
         plan: Plan,
-        dtype: torch.dtype,
         columns: Sequence[list[Tensor]],
         elements: Elements,
     ) -> tuple[Tensors, Update]:
         """Tensors of one type, ready to be stepped, and what steps them."""
+        dtype = columns[0][0].dtype
         update = self._update(plan, dtype)
         key = place, dtype, len(columns)
         if key not in self._tensors:

@@ -35,7 +35,7 @@ def test_elements_move_to_the_last_bit_as_in_one_process(groups, name, way, layo
 
 
 @each_layout
-@pytest.mark.parametrize("way", ["lists", "loop"])
+@pytest.mark.parametrize("way", WAYS)
 @pytest.mark.parametrize("name", SUMMING)
 def test_sums_over_elements_are_those_of_all_processes(groups, name, way, layout):
     number, *division = LAYOUTS[layout]

@@ -25,7 +25,7 @@ def test_a_training_loop_is_that_of_one_process(groups, number, name, wrap):
 
 
 @divided
-@pytest.mark.parametrize("name", ["Adam", "Langevin"])
+@pytest.mark.parametrize("name", ["Adam", "Langevin", "AdLaLa"])
 def test_a_compiled_training_loop_is_that_of_one_process(groups, number, name, wrap):
     check(groups, number, name, wrap, {"compile": True})
 
