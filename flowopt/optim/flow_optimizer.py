@@ -28,7 +28,7 @@ from flowopt.optim.contract.torch_state import NOT_OURS, is_of_torch
 from flowopt.optim.controlled import trials
 from flowopt.optim.distributed.checkpoint import begin, is_checkpoints, prepare
 from flowopt.optim.distributed.parts import share_seed
-from flowopt.optim.gradients import GradientOracle, all_plain, check_dense, real_view
+from flowopt.optim.gradients import GradientOracle, all_plain, check_dense, gradient_of, real_view
 from flowopt.optim.native import Moving, step_native
 from flowopt.optim.storage import carried_gradient, end_loss, store, stored_state
 from flowopt.optim.tensors import SILENCE, Elements, elements_of, moving_of, noise_of

@@ -1,7 +1,5 @@
 """What the state of an optimizer is worth: its energies and its temperature."""
 
-import math
-
 import torch
 from torch import Tensor
 
@@ -9,6 +7,7 @@ from flowopt.core.evaluation import Evaluation
 from flowopt.core.state import State
 from flowopt.errors import CompatibilityError
 from flowopt.flows import EquationFlow
+from flowopt.optim.distributed.parts import mean_over_mesh, placed_gradient
 from flowopt.optim.flow_optimizer import FlowOptimizer
 from flowopt.optim.gradients import real_views
 from flowopt.optim.storage import stored_state
@@ -28,7 +27,7 @@ def measures(optimizer: FlowOptimizer, loss: Tensor | float) -> list[dict[str, f
     Args:
         optimizer: As it stands before a step.
         loss: Of the parameters as they are, one element. The energy of every group contains all
-            of it.
+            of it. Of processes that share parameters, each gives its own, and all call this.
 
     Returns:
         For each group {name: value}: the energies that its flow declares and, where it has a
@@ -46,15 +45,15 @@ def measures(optimizer: FlowOptimizer, loss: Tensor | float) -> list[dict[str, f
         # What has never had a gradient has nothing to tell.
         names = [name for name in flow.variables if name != "theta"]
         parameters = [p for p in group["params"] if not names or p in optimizer.state]
-        if "step" not in group or not parameters:
+        if not group.get("step") or not parameters:
             found.append({})
             continue
-        gradients = [parameter.grad for parameter in parameters]
+        gradients = list(map(placed_gradient, parameters))
         sign = -1.0 if group["maximize"] else 1.0
         missing = any(gradient is None for gradient in gradients)
         known = [p if g is None else g for p, g in zip(parameters, gradients, strict=True)]
         evaluation = Evaluation(
-            torch.tensor(sign * float(loss), dtype=torch.float64),
+            sign * mean_over_mesh(torch.tensor(float(loss), dtype=torch.float64), parameters),
             tuple(sign * gradient for gradient in real_views(known)),
         )
         places = [optimizer.state.get(parameter, {}) for parameter in parameters]
@@ -77,6 +76,6 @@ def _measured(
         values[name] = energy.value(state, evaluation).item()
     if MOMENTUM in state.variables:
         leaves = state.variables[MOMENTUM]
-        squares = math.fsum(leaf.double().square().sum().item() for leaf in leaves)
-        values["temperature"] = squares / sum(leaf.numel() for leaf in leaves)
+        squares = state.total(leaf.double().square() for leaf in leaves)
+        values["temperature"] = squares.item() / state.size(leaves)
     return values

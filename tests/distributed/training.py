@@ -149,6 +149,16 @@ def loop(
             optimizer.step(**{passed: {"closure": closure, "loss": loss}[passed]})
 
 
+def measured(name: str, wrap: Callable) -> list[dict[str, float]]:
+    """Energies and temperatures after a few steps."""
+    module, optimizer = made(name, wrap, {})
+    loop(name, wrap, module, optimizer, range(3))
+    optimizer.zero_grad()
+    loss = (module(rows_of(3)) ** 4).mean()
+    loss.backward()
+    return fo.optim.measures(optimizer, mean(loss) if wrap is replicated else loss)
+
+
 def resumed(
     name: str, wrap: Callable, options: Mapping, steps: range, source: str | None, target: str
 ) -> tuple[dict[str, Any], dict[str, Any]]:
