@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from dataclasses import replace
 
 import sympy
 import torch
 
 import flowopt as fo
 from flowopt.errors import CompatibilityError
-from flowopt.registry import FLOWS, METHODS
+from flowopt.registry import FLOWS, METHODS, PARTITIONED
 from studies.command.listing import flow_summary, method_summary
 from studies.common.candidates import Candidate, candidate
 from studies.common.tables import plain_table
@@ -40,6 +41,12 @@ def showing(
     Raises:
         FlowoptError: The specification names nothing that can be shown.
     """
+    if specification in PARTITIONED:
+        if latex or source or kernel or llvm or ptx:
+            raise CompatibilityError(
+                f"{specification} is a flow of several blocks: show one block's flow by its name"
+            )
+        return _blocks(specification)
     entry = candidate(specification)
     if latex:
         return entry.flow.latex()
@@ -64,6 +71,22 @@ def showing(
         _hint(specification, entry),
     ]
     return "\n\n".join(section for section in sections if section)
+
+
+def _blocks(name: str) -> str:
+    """A flow of blocks: the word, and each block's equation."""
+    registered = PARTITIONED[name]
+    flow = registered.build()
+    assert isinstance(flow, fo.PartitionedFlow)
+    words = ", ".join(registered.words)
+    sections = [f"{name}: a flow of blocks, by one word for all of them: {words}"]
+    for block, part in zip(flow.partition.blocks, flow.parts, strict=True):
+        entry = replace(candidate(part.flow.name), flow=part.flow)
+        meanings = part.meanings.items()
+        own = [f"{letter} in the word: {word}" for letter, word in meanings if letter != word]
+        title = f"Block {block.name}: {part.flow.name}"
+        sections.append(_section(title, [*_equations(entry), *_hyperparameters(entry), *own]))
+    return "\n\n".join(sections)
 
 
 def _title(entry: Candidate) -> str:

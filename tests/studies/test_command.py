@@ -52,6 +52,15 @@ def test_a_flow_is_shown_with_its_energies_and_reference(capsys, name):
     assert text.count("d/dt") == len(flow.energies)
 
 
+@pytest.mark.parametrize("name", PARTITIONED)
+def test_a_flow_of_blocks_is_shown_block_by_block(capsys, name):
+    text, flow = _printed(capsys, "show", name), PARTITIONED[name].build()
+    for block, part in zip(flow.partition.blocks, flow.parts, strict=True):
+        assert f"Block {block.name}: {part.flow.name}" in text
+        assert all(f"  {letter}: d" in text for letter in part.flow.letters)
+    assert ("O in the word: CDEDC" in text) == (name == "adlala")
+
+
 def test_an_equation_is_shown_as_one_reads_it(capsys):
     text = _printed(capsys, "show", "langevin:BAOAB")
     assert "O: dp = -friction*p dt + sqrt(2)*sqrt(friction*temperature) dW  (exact)" in text
