@@ -67,7 +67,7 @@ class FlowOptimizer(Optimizer):
         lr: Step size h, time per step; a float or a 0-d tensor; 0.001 without a control.
         control: Instead of lr: says how far to step, from its own first step on.
         maximize: Whether to climb.
-        seed: Of the noise; None takes `torch.initial_seed()`.
+        seed: Of the noise; None takes `torch.initial_seed()`, the first process's for all.
         foreach: False steps tensors one by one; None and True all at once and in place, by torch's
             operations over lists, where formula and scheme allow it.
         differentiable: Whether autograd follows the steps: parameters are then no leaves of it.

@@ -7,14 +7,25 @@ from torch.distributed.tensor import Replicate, Shard
 from tests.distributed.runs import OWN, SUMMING, given
 
 WAYS = {"lists": {}, "loop": {"foreach": False}, "compiled": {"compile": True}}
-# Processes in a row, each with some rows; in two copies of two parts; with all, four times.
+# Processes in a row, each with some rows; in two copies of two parts; each with all.
 LAYOUTS = {
     "two": (2, (2,), (Shard(0),)),
     "four": (4, (4,), (Shard(0),)),
     "copies": (4, (2, 2), (Replicate(), Shard(0))),
     "replicated": (2, (2,), (Replicate(),)),
 }
-each_layout = pytest.mark.parametrize("layout", LAYOUTS)
+OTHERS = {"Langevin", "wandering rate", "AdLaLa"}
+
+
+def each(methods):
+    """Methods in parts; those that stand for all of their kind in copies too."""
+    cases = [
+        (name, layout)
+        for name in methods
+        for layout in LAYOUTS
+        if layout in ("two", "four") or name in OTHERS
+    ]
+    return pytest.mark.parametrize(("name", "layout"), cases)
 
 
 def assert_same(found, expected, **tolerance):
@@ -24,9 +35,8 @@ def assert_same(found, expected, **tolerance):
         torch.testing.assert_close(found[key], expected[key], equal_nan=True, **tolerance)
 
 
-@each_layout
+@each(OWN)
 @pytest.mark.parametrize("way", WAYS)
-@pytest.mark.parametrize("name", OWN)
 def test_elements_move_to_the_last_bit_as_in_one_process(groups, name, way, layout):
     number, *division = LAYOUTS[layout]
     expected = given(name, WAYS[way], torch.float32, None, ())
@@ -34,9 +44,8 @@ def test_elements_move_to_the_last_bit_as_in_one_process(groups, name, way, layo
         assert_same(found, expected, rtol=0, atol=0)
 
 
-@each_layout
+@each(SUMMING)
 @pytest.mark.parametrize("way", WAYS)
-@pytest.mark.parametrize("name", SUMMING)
 def test_sums_over_elements_are_those_of_all_processes(groups, name, way, layout):
     number, *division = LAYOUTS[layout]
     expected = given(name, WAYS[way], torch.float64, None, ())
