@@ -89,7 +89,9 @@ def refusal(wrong):
         elif wrong == "Levenberg–Marquardt":
             fo.optim.LevenbergMarquardt([parameter])
         else:
-            fo.optim.SGD([parameter])
+            optimizer = fo.optim.SGD([parameter])
+            parameter.grad = torch.zeros(SHAPE)
+            optimizer.step()
     except fo.CompatibilityError as error:
         return str(error)
     return "nothing"
@@ -121,6 +123,7 @@ def test_all_processes_say_that_a_gradient_is_not_finite_in_one(groups):
     [
         ("columns", "each process holds elements that follow one another"),
         ("partial", "still to be added up"),
+        ("plain gradient", "its gradient a plain one"),
         ("differentiable", "autograd does not follow"),
         ("Levenberg–Marquardt", "use plain parameters"),
     ],
