@@ -90,7 +90,7 @@ def refusal(wrong):
             fo.optim.LevenbergMarquardt([parameter])
         else:
             optimizer = fo.optim.SGD([parameter])
-            parameter.grad = torch.zeros(SHAPE)
+            parameter.grad = torch.zeros(parameter.shape)
             optimizer.step()
     except fo.CompatibilityError as error:
         return str(error)
