@@ -10,6 +10,7 @@ from flowopt.controls import (
     LyapunovControl,
     Schedule,
 )
+from flowopt.core.costs import forward_passes
 from flowopt.core.partition import Partition
 from flowopt.core.state import State
 from flowopt.core.trajectory import Status
@@ -79,6 +80,7 @@ __all__ = [
     "describe_kernel",
     "diagnostics",
     "flows",
+    "forward_passes",
     "integrate",
     "optim",
     "problems",

@@ -2,17 +2,15 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import reduce
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from flowopt.core.costs import forward_passes
 from flowopt.core.state import State
 from flowopt.core.trajectory import Status
 from flowopt.errors import ConfigurationError
-
-FORWARD_PASSES = {"losses": 1, "gradients": 3, "products": 6}
 
 
 @dataclass(frozen=True)
@@ -26,8 +24,9 @@ class Solution:
         steps: Accepted steps, (*batch,), int64.
         records: Name → (time, *batch, …); NaN after a trajectory's end.
         times: Name → time of each record, (time, *batch), float64; NaN after the end.
-        counts: "gradients", "losses" (alone, where rejecting a step takes no more), "products"
-            (with the Hessian), "rejected" steps: (*batch,), int64.
+        counts: "gradients", "losses" (alone, where rejecting a step takes no more), "products" with
+            the Jacobian of residuals or its transpose (one with the Hessian counts as three),
+            "rejected" steps: (*batch,), int64.
         loss: At the final position, (*batch,).
         engine: Which engine stepped, and why.
         origin: What was run: flow, scheme, problem, seed and step size, as text or numbers.
@@ -46,13 +45,8 @@ class Solution:
 
     @property
     def cost(self) -> Tensor:
-        """What it took, (*batch,), int64, in forward passes: losses + 3 gradients + 6 products.
-
-        A backward pass costs twice what it goes through: the loss for a gradient, loss and gradient
-        for a product with the Hessian.
-        """
-        parts = (FORWARD_PASSES[n] * c for n, c in self.counts.items() if n in FORWARD_PASSES)
-        return reduce(torch.add, parts)
+        """What it took, (*batch,), int64, in forward passes: `flowopt.forward_passes(counts)`."""
+        return forward_passes(self.counts)
 
     def summary(self) -> str:
         """How many trajectories ended how, one line each."""

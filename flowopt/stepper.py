@@ -44,7 +44,7 @@ class Carry:
         status: (*batch,), int8, values of `Status`.
         gradients: Evaluations so far, (*batch,), int64.
         rejected: Rejected trials so far, (*batch,), int64.
-        products: Products with the Hessian so far, (*batch,), int64.
+        products: Products with Jacobians so far, (*batch,), int64; one with the Hessian is three.
         losses: Evaluations of the loss alone so far, (*batch,), int64.
     """
 
@@ -92,7 +92,7 @@ class Made(NamedTuple):
     Attributes:
         within: Gradients that the scheme needed for its step.
         end: Gradients besides, at the end of the step.
-        products: Products with the Hessian.
+        products: Products with Jacobians; one with the Hessian is three.
         losses: Losses alone, at the end of the step.
     """
 

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from torch import Tensor
 from torch.utils import _pytree as pytree
 
+from flowopt.core.costs import HESSIAN_PRODUCTS
 from flowopt.core.curvature.gauss_newton import GaussNewton
 from flowopt.core.curvature.hessian import Hessian
 from flowopt.core.interfaces import Oracle, Sample
@@ -40,8 +41,8 @@ class Evaluator:
 
     Attributes:
         gradients: How many evaluations of loss and gradient were made.
-        products: How many products with the Hessian, or with the Jacobian of residuals and its
-            transpose, were made.
+        products: How many products with the Jacobian of residuals, or with its transpose, were
+            made; one with the Hessian counts as three.
         losses: How many evaluations of the loss alone were made.
     """
 
@@ -77,14 +78,17 @@ class Evaluator:
     def hessian(self, state: State) -> Hessian:
         """The Hessian at the state's position, for which the gradient is taken once more."""
         self.gradients += 1
-        return Hessian(self._oracle, state.position, self._sample, self._count)
+        return Hessian(self._oracle, state.position, self._sample, self._count_hessian)
 
     def gauss_newton(self, state: State) -> GaussNewton:
         """The Gauss–Newton matrix at the state's position."""
         return GaussNewton(self._oracle, state.position, self._sample, self._count)
 
-    def _count(self, number: int = 1) -> None:
+    def _count(self, number: int) -> None:
         self.products += number
+
+    def _count_hessian(self) -> None:
+        self._count(HESSIAN_PRODUCTS)
 
     def known(self, state: State) -> Evaluation | None:
         """The evaluation at the state's position if it was made already."""

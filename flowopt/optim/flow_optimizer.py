@@ -200,7 +200,7 @@ class FlowOptimizer(Optimizer):
     def counts(self) -> dict[str, int]:
         """What a control that rejects took: "gradients", "losses" (without gradient), "rejected".
 
-        In forward-equivalents gradients cost 3 and losses 1.
+        `flowopt.forward_passes` weighs them.
         """
         return {
             name: sum(group.get(name, 0) for group in self.param_groups) for name in trials.COUNTS

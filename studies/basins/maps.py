@@ -164,7 +164,7 @@ def ends(
         {
             "label": ("start", labels.numpy()),
             "steps": ("start", solution.steps.to(torch.int32).numpy()),
-            "cost": ("start", cost(solution).to(torch.float32).numpy()),
+            "cost": ("start", solution.cost.to(torch.float32).numpy()),
             "start_loss": ("start", landscape.loss(start).numpy()),
         }
     )
@@ -216,12 +216,6 @@ def classified(solution: fo.Solution, landscape: fo.problems.Landscape, toleranc
     classes = torch.cat([known.classes, torch.zeros(1, dtype=torch.int64)])
     labels = torch.where(labels >= 0, classes[labels.clamp(min=0)], labels)
     return labels.to(torch.int8)
-
-
-def cost(solution: fo.Solution) -> Tensor:
-    """(start,): in forward-equivalents, a loss 1, a gradient 3, a product with a Jacobian 2."""
-    counts = solution.counts
-    return 3 * counts["gradients"] + 2 * counts["products"] + counts["losses"]
 
 
 def rises(method: Method, landscape: fo.problems.Landscape, start: Tensor) -> xr.Dataset:

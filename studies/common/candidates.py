@@ -47,8 +47,8 @@ class Candidate:
 
     @property
     def cost_per_step(self) -> int:
-        """In forward-equivalents: a loss costs 1, a gradient 3."""
-        return 3 * self.scheme.gradient_evaluations(self.flow)
+        """In forward passes."""
+        return fo.forward_passes({"gradients": self.scheme.gradient_evaluations(self.flow)})
 
 
 def scheme_name(scheme: object) -> str:

@@ -40,7 +40,8 @@ def steps_within_budget(candidate: Candidate, plan: Plan, dataset: Dataset) -> i
             f"{candidate.label} has no gradient g in its equations, so it can not train: "
             "add a term such as 'B: dtheta/dt = -g'"
         )
-    budget = 3 * plan.epochs * (len(dataset.train_inputs) // plan.batch)
+    gradient = fo.forward_passes({"gradients": 1})
+    budget = gradient * plan.epochs * (len(dataset.train_inputs) // plan.batch)
     # 3 × 0.7 × 10 is a little less than 21.
     steps = math.floor(budget / candidate.cost_per_step + 1e-9)
     if steps < 1:

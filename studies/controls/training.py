@@ -14,7 +14,7 @@ from studies.common.data import Dataset
 from studies.common.tasks import initial_network
 from studies.controls.config import METHODS, Config
 
-GRADIENT = 3
+GRADIENT = fo.forward_passes({"gradients": 1})
 
 
 def training_rows(dataset: Dataset, config: Config, seed: int) -> tuple[Tensor, Tensor]:
@@ -62,7 +62,7 @@ def train(config: Config, dataset: Dataset, method: str, rate: float, seed: int)
         )
         step += 1
         rejecting = control is not None and control.rejects
-        cost = _cost(optimizer.counts) if rejecting else GRADIENT * step
+        cost = fo.forward_passes(optimizer.counts) if rejecting else GRADIENT * step
     with torch.no_grad():
         scores = module(dataset.test_inputs)
         correct = (scores.argmax(-1) == dataset.test_labels).double().mean()
@@ -81,10 +81,6 @@ def train(config: Config, dataset: Dataset, method: str, rate: float, seed: int)
 
 def _finite(parameter: Tensor) -> bool:
     return math.isfinite(float(parameter.detach().sum()))
-
-
-def _cost(counts: dict[str, int]) -> int:
-    return GRADIENT * counts["gradients"] + counts["losses"]
 
 
 def _step(

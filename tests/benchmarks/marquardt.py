@@ -68,8 +68,7 @@ def marquardt(problem: fo.problems.Network, iterations: int | None) -> Iterator[
         counts = optimizer.counts
         # A step begins with a gradient, a trial with outputs and ends with a gradient.
         trials = counts["gradients"] + counts["losses"] - step
-        cost = 3 * counts["gradients"] + counts["losses"] + 2 * counts["products"] + trials
-        yield loss, cost
+        yield loss, fo.forward_passes(counts) + trials
 
 
 def adam(problem: fo.problems.Network, rate: float) -> Iterator[tuple[float, int]]:

@@ -138,7 +138,7 @@ def test_what_an_energy_rejects_costs_a_loss():
     solution = fo.integrate(chosen.flow, chosen.scheme, TWO, start, control=chosen.control, steps=1)
     rejected = int(solution.counts["rejected"])
     assert rejected > 0
-    assert float(maps.cost(solution)) == 3 * 2 + rejected
+    assert float(solution.cost) == 3 * 2 + rejected
 
 
 def test_no_start_of_a_grid_lies_on_a_symmetry_axis():

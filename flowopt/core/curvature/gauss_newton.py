@@ -43,7 +43,7 @@ class GaussNewton:
         oracle: The problem.
         position: Leaves of θ, (*batch, *shape).
         sample: Minibatch of the loss.
-        count: Called with the number of products with J or Jᵀ, each about two forward passes.
+        count: Called with the number of products with J or Jᵀ.
 
     Raises:
         CompatibilityError: The oracle gives losses only.

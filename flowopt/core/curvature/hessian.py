@@ -13,7 +13,7 @@ from flowopt.errors import CompatibilityError
 class Hessian:
     """The Hessian H of the loss at a position, through products with it.
 
-    Each trajectory has its own. A product costs about as much as a gradient and its backward pass.
+    Each trajectory has its own.
 
     Args:
         oracle: The problem.

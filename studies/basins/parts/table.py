@@ -135,7 +135,7 @@ def section(arrays: xr.Dataset, config: Config) -> str:
         f"{100 * one.high:.1f} %) against the author's 10000 (4445 on cloche and rat_two, 28000 of "
         f"er on poly_five). {wrong.sizes['table_cell']} of {cells} cells differ by more than "
         f"{MOST_ERRORS:g} standard errors, marked *. Steps and "
-        "cost (forward-equivalents: loss 1, gradient 3, product 2) are means of ours.\n\n"
+        "cost (forward passes) are means of ours.\n\n"
         + markdown_table(HEADER, rows, right=set(HEADER) - {"problem", "method", "end"})
         + ("\n\n" + "\n".join(notes) if notes else "")
     )

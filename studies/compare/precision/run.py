@@ -26,7 +26,7 @@ from studies.compare.precision.report import report
 from studies.compare.precision.slopes import measured_slope
 from studies.compare.precision.stationary import stationary_error, true_moment
 
-GRADIENT_COST = 3
+GRADIENT_COST = fo.forward_passes({"gradients": 1})
 # The path is asked by a run with so many times the steps of the finest entrant.
 FINER = 4
 

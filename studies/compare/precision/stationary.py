@@ -66,7 +66,7 @@ def stationary_error(
         {
             "moment_error": abs(mean - exact) / exact,
             "moment_standard_error": (error**2 + doubt**2) ** 0.5 / exact,
-            "moment_cost": 3 * gradients / step_size,
+            "moment_cost": fo.forward_passes({"gradients": gradients}) / step_size,
             "moment_seconds": time.perf_counter() - begin,
         }
     )
