@@ -232,8 +232,8 @@ def _run_study(package: str, arguments: argparse.Namespace) -> None:
     pictures = figures.draw(folder)
     print((folder.path / "report.md").read_text(encoding="utf-8"))
     print(f"{time.perf_counter() - begin:.0f} s; figures and files in {folder.path}:")
-    print("  " + ", ".join(path.name for path in pictures), end=", ")
-    print("report.md, arrays.nc, manifest.json")
+    files = [*(path.name for path in pictures), "report.md", "arrays.nc", "manifest.json"]
+    print("  " + ", ".join(files))
 
 
 def _needing_extras(*names: str) -> list[ModuleType]:

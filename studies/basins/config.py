@@ -11,7 +11,7 @@ from studies.basins.author import RECORDS
 from studies.basins.author_networks import MOST_STEPS, TASKS
 from studies.common.names import unknown_name
 
-PARTS = ("table", "maps", "sweeps", "flows", "networks")
+PARTS = ("table", "maps", "sweeps", "rates", "flows", "networks")
 SAMPLINGS = ("grid", "random")
 METHODS = (
     "gd@0.1",

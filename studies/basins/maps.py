@@ -156,7 +156,7 @@ def ends(
 
     Returns:
         Along "start": "label" (class of `landmarks`, or a negative label of
-        `flowopt.diagnostics`), "steps", "cost" in forward-equivalents, and "start_loss".
+        `flowopt.diagnostics`), "steps", "cost" in forward passes, and "start_loss".
     """
     solution = moved(method, landscape, start, most_steps=most_steps)
     labels = classified(solution, landscape, method.tolerance)

@@ -144,6 +144,18 @@ def _uncorrected(ratio: float) -> fo.Flow:
     return fo.Flow.from_text(text, name=name, momentum_rate=1.0, square_rate=ratio, floor=floor)
 
 
+def _controlled_adam(step_size: float) -> Method:
+    """Torch's rates; no more than a tenth of the step is tried blindly, from where it doubles."""
+    flow = fo.flows.adam(momentum_rate=0.1 / step_size, square_rate=0.001 / step_size)
+    control = fo.LyapunovControl(dissipation=0.1, growth=2.0, first_step=0.1 * step_size)
+    return Method("", flow, fo.Splitting("TMVA"), control, FINE, ode="adam_ode")
+
+
+def _torchs_adam(step_size: float) -> Method:
+    adam = fo.classic.adam(lr=step_size)
+    return Method("", adam.flow, adam.scheme, fo.Constant(step_size), FINE, ode="adam_ode")
+
+
 GAUSS_NEWTON = fo.LinearlyImplicitEuler(gauss_newton=True)
 EULER_AVERAGE = fo.Splitting("MA", maps={"M": "euler"})
 
@@ -153,6 +165,7 @@ METHODS: Mapping[str, Callable[[float], Method]] = {
     "momentum_euler": _momentum(fo.Constant, fo.Euler()),
     "awb": _adam(WITHOUT_CORRECTION, "MVA", "awb_ode"),
     "adam": _adam(WITH_CORRECTION, "TMVA", "adam_ode"),
+    "torchs_adam": _torchs_adam,
     "er": _descent(_author_error, fo.EulerRichardson("author")),
     "lm_base": _descent(fo.Constant, GAUSS_NEWTON),
     "lm": _descent(_hagan_menhaj, GAUSS_NEWTON),
@@ -164,6 +177,7 @@ METHODS: Mapping[str, Callable[[float], Method]] = {
     "lc_momentum": _momentum(
         _dissipation(dissipation=0.125, growth=1e4, largest_step=0.5), EULER_AVERAGE, 2.0
     ),
+    "lc_adam": _controlled_adam,
     "gradient_flow": _ode(fo.flows.gradient_flow),
     "momentum_ode": _ode(fo.flows.momentum_ema),
     "awb_ode": _ode(lambda: _uncorrected(FORGETS_SQUARE / FORGETS)),

@@ -11,7 +11,7 @@ import xarray as xr
 from tqdm.auto import tqdm
 
 from studies.basins.config import Config
-from studies.basins.parts import networks, portraits, sweeps, table, true_flows
+from studies.basins.parts import networks, portraits, rates, sweeps, table, true_flows
 from studies.basins.report import report
 from studies.common.devices import checked_device
 from studies.common.manifest import manifest
@@ -21,6 +21,7 @@ PARTS: Mapping[str, ModuleType] = {
     "table": table,
     "maps": portraits,
     "sweeps": sweeps,
+    "rates": rates,
     "flows": true_flows,
     "networks": networks,
 }

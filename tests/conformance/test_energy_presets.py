@@ -38,7 +38,7 @@ def torch_steps(optimizer, module, steps):
             lambda p: torch.optim.SGD(p, lr=0.002, momentum=0.9),
         ),
         (
-            lambda p: fo.optim.EnergyAdam(p, lr=1e-4, growth=1.0, dissipation=0.0),
+            lambda p: fo.optim.EnergyAdam(p, lr=1e-4, growth=1.0, start=1.0, dissipation=0.0),
             lambda p: torch.optim.Adam(p, lr=1e-4),
         ),
     ],
@@ -115,6 +115,7 @@ def test_a_closure_may_return_a_loss_of_one_element(build):
     ("build", "error", "message"),
     [
         (lambda p: fo.optim.EnergyMomentum(p, momentum=1.0), fo.ConfigurationError, "between 0"),
+        (lambda p: fo.optim.EnergyAdam(p, start=0.0), fo.ConfigurationError, "start lies in"),
         (lambda p: fo.optim.EnergyAdam(p, lr=0.0), fo.ConfigurationError, "Invalid learning rate"),
         (lambda p: fo.optim.EnergyAdam(p, betas=(0.9, 2)), fo.ConfigurationError, "index 1"),
         (lambda p: fo.optim.EnergyGD(p, lr=torch.ones(2)), fo.ConfigurationError, "1-element"),

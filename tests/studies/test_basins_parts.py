@@ -6,7 +6,7 @@ import pytest
 from studies.basins.config import PRESETS
 from studies.basins.figures import transitions
 from studies.basins.methods import method, slower
-from studies.basins.parts import sweeps, true_flows
+from studies.basins.parts import rates, sweeps, true_flows
 
 SMALL = replace(
     PRESETS["smoke"],
@@ -52,6 +52,18 @@ def test_slower_methods_step_the_equation_of_the_usual_ones():
     assert usual.hyperparameters["momentum_rate"] == published.hyperparameters["momentum_rate"]
     rates = [f.hyperparameters["momentum_rate"].item() for f in (usual, half)]
     assert rates == pytest.approx([-math.log(0.9) / 0.1, -math.log(0.95) / 0.05])
+
+
+def test_controlled_adam_costs_less_than_half_of_adam_and_nothing_leaves(monkeypatch):
+    monkeypatch.setattr(rates, "RATES", (0.1,))
+    config = replace(SMALL, starts=200)
+    found = {name: compute() for name, compute in rates.units(config).items()}
+    arrays = rates.joined(found, config)
+    ours, theirs = (arrays.sel(rate_method=name, rate=0.1) for name in rates.TITLES)
+    assert float(ours.rate_converged) == 100.0
+    assert float(ours.rate_cost) < float(theirs.rate_cost) / 2
+    assert float(ours.rate_left) == 0.0
+    assert "100.00" in rates.section(arrays, config)
 
 
 @pytest.mark.parametrize("name", ["gradient flow", "momentum", "Adam, b = 4 a"])

@@ -89,17 +89,18 @@ class EnergyMomentum(FlowOptimizer):
 class EnergyAdam(FlowOptimizer):
     """Adam along which its Lyapunov function falls; Adam itself where every step is accepted.
 
-    The rates −ln(β)/lr stay as they are at the first step, so that longer steps forget more, and
-    the averages are exact. `step(closure)` or `step(loss=...)`; a step shrinks to half until it is
-    accepted.
+    The rates −ln(β)/lr stay, so that longer steps forget more, and the averages are exact.
+    `step(closure)` or `step(loss=...)`; a step shrinks to half until it is accepted.
 
     Args:
         params: As for torch.optim, in one group.
-        lr: h of the first trial; `group["lr"]` is that of the next.
+        lr: Of Adam; `group["lr"]` is h of the next trial.
         betas: In (0, 1); what is left of the averages of g and g² after a step of lr.
         eps: Added to the root.
         dissipation: Share of the energy's dissipation that a step must reach.
         growth: Factor of h after a step; little more than 1 with minibatches, 2 with all rows.
+        start: Share of lr with which the first trial is made, from where h grows. The energy bounds
+            the level, not the path: a first step of a large lr may leap into another valley.
         maximize: Whether to climb.
 
     Reference:
@@ -115,10 +116,13 @@ class EnergyAdam(FlowOptimizer):
         eps: float = 1e-8,
         dissipation: float = 0.1,
         growth: float = 1.1,
+        start: float = 0.1,
         maximize: bool = False,
     ):
         """See the class."""
         check_betas(betas)
+        if not 0 < start <= 1:
+            raise ConfigurationError(f"start lies in (0, 1], got {start!r}")
         flow = flows.adam(
             momentum_rate=_rate("betas[0]", betas[0], lr),
             square_rate=_rate("betas[1]", betas[1], lr),
@@ -128,7 +132,7 @@ class EnergyAdam(FlowOptimizer):
             params,
             flow,
             Splitting("TMVA"),
-            control=_control(dissipation, growth, lr),
+            control=_control(dissipation, growth, start * lr),
             maximize=maximize,
         )
 

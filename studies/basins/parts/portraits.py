@@ -66,8 +66,7 @@ alter is ε^α; D = 2 − α: dimension of the boundary. Sb, Sbb: basin entropy 
 everywhere and at the boundary, in nats (beyond ln 2 = 0.69: fractal).
 
 E up: steps in which the energy rose by more than 1 %; R > R₀: steps that end above the loss at the
-start. Steps and cost: means over the starts, cost in forward-equivalents (loss 1, gradient 3,
-product with a Jacobian 2)."""
+start. Steps and cost: means over the starts, cost in forward passes."""
 
 
 def names(config: Config) -> list[str]:
