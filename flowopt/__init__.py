@@ -7,8 +7,10 @@ from flowopt.controls import (
     ElementaryControl,
     ErrorControl,
     ExpectedSlope,
+    GradientOnly,
     LyapunovControl,
     Schedule,
+    Solved,
 )
 from flowopt.core.costs import forward_passes
 from flowopt.core.partition import Partition
@@ -28,11 +30,13 @@ from flowopt.flows import PartitionedFlow
 from flowopt.integrate import describe_kernel, integrate
 from flowopt.runs import Samples, Training, sample, train
 from flowopt.schemes import (
+    EnergyMidpoint,
     Euler,
     EulerMaruyama,
     EulerRichardson,
     LeimkuhlerMatthews,
     LinearlyImplicitEuler,
+    Projected,
     RungeKutta,
     Splitting,
     Tableau,
@@ -47,6 +51,7 @@ __all__ = [
     "DataError",
     "DefinitionError",
     "ElementaryControl",
+    "EnergyMidpoint",
     "Equations",
     "ErrorControl",
     "Euler",
@@ -55,6 +60,7 @@ __all__ = [
     "ExpectedSlope",
     "Flow",
     "FlowoptError",
+    "GradientOnly",
     "LaterStart",
     "LeimkuhlerMatthews",
     "LinearlyImplicitEuler",
@@ -63,10 +69,12 @@ __all__ = [
     "Partition",
     "PartitionError",
     "PartitionedFlow",
+    "Projected",
     "RungeKutta",
     "Samples",
     "Schedule",
     "Solution",
+    "Solved",
     "Splitting",
     "State",
     "Status",

@@ -16,21 +16,25 @@ from flowopt.controls import (
     ErrorControl,
     ExpectedSlope,
     Fletcher,
+    GradientOnly,
     HaganMenhaj,
     LyapunovControl,
     Nielsen,
     Schedule,
+    Solved,
 )
 from flowopt.core.interfaces import FlowLike, Scheme, StepControl
 from flowopt.core.partition import Partition
 from flowopt.problems import Landscape
 from flowopt.schemes import (
     TABLEAUX,
+    EnergyMidpoint,
     Euler,
     EulerMaruyama,
     EulerRichardson,
     LeimkuhlerMatthews,
     LinearlyImplicitEuler,
+    Projected,
     RungeKutta,
 )
 
@@ -57,6 +61,7 @@ FLOWS: Mapping[str, FlowEntry] = {
     "nesterov": FlowEntry(lambda: flows.nesterov(friction=1.0, lookahead=0.1), ("BOA",), 0.3),
     "nesterov_ema": FlowEntry(lambda: flows.nesterov_ema(rate=1.0, memory=0.9), ("MA",), 0.5),
     "accelerated_gradient": FlowEntry(flows.accelerated_gradient, ("OBA",), 0.3),
+    "fading_friction": FlowEntry(flows.fading_friction, ("OBA",), 0.3),
     "rmsprop": FlowEntry(lambda: flows.rmsprop(square_rate=10.0), ("VA",), 1e-3),
     "adagrad": FlowEntry(lambda: flows.adagrad(accumulation=100.0), ("VA",), 1e-2),
     "adam": FlowEntry(flows.adam, ("TMVA",), 1e-3),
@@ -140,6 +145,8 @@ SCHEMES: Mapping[str, Callable[[], Scheme]] = {
     "geodesic_acceleration": lambda: LinearlyImplicitEuler(gauss_newton=True, acceleration=True),
     **{name: (lambda name=name: RungeKutta(name)) for name in TABLEAUX},
     "euler_richardson": EulerRichardson,
+    "projected": lambda: Projected(RungeKutta("heun"), iterations=3),
+    "energy_midpoint": EnergyMidpoint,
 }
 
 CONTROLS: Mapping[str, Callable[[float], StepControl]] = {
@@ -148,7 +155,9 @@ CONTROLS: Mapping[str, Callable[[float], StepControl]] = {
     "error": lambda step_size: ErrorControl(rtol=1e-4, atol=1e-6, first_step=step_size),
     "elementary": lambda step_size: ElementaryControl(tolerance=1e-3, first_step=step_size),
     "expected_slope": lambda step_size: ExpectedSlope(gain=1e-3, first_step=step_size, start=1.0),
+    "gradient_only": lambda step_size: GradientOnly(first_step=step_size, longest_move=0.01),
     "lyapunov": lambda step_size: LyapunovControl(first_step=step_size),
+    "solved": lambda step_size: Solved(first_step=step_size),
     "hagan_menhaj": lambda step_size: Damping(HaganMenhaj(), damping=1 / step_size),
     "fletcher": lambda step_size: Damping(Fletcher(), damping=1 / step_size),
     "nielsen": lambda step_size: Damping(Nielsen(), damping=1 / step_size),

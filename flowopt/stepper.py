@@ -93,13 +93,13 @@ class Made(NamedTuple):
         within: Gradients that the scheme needed for its step.
         end: Gradients besides, at the end of the step.
         products: Products with Jacobians; one with the Hessian is three.
-        losses: Losses alone, at the end of the step.
+        losses: Losses alone; (*batch,) where not all trajectories asked for them.
     """
 
     within: int
     end: int
     products: int
-    losses: int
+    losses: int | Tensor
 
 
 @dataclass(frozen=True)
@@ -175,13 +175,14 @@ class Stepper:
         evaluate.switch(following)
         evaluation = evaluate.loss(after) if self._loss_only else evaluate(after)
         numbers = (evaluation.loss, *evaluation.gradient, *after.position)
+        finite = all_finite(numbers, len(after.batch), after.shards)
         trial = Trial(
             self.flow,
             carry.point,
             Point(after, evaluation),
             proposal.error,
             self.scheme.error_order,
-            all_finite(numbers, len(after.batch), after.shards),
+            finite if proposal.solved is None else finite & proposal.solved,
             step_size,
             carry.memory,
         )
@@ -241,21 +242,22 @@ class Stepper:
     ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """Gradients, rejected trials, products and losses after a trial.
 
-        A rejected step is charged for what rejecting it takes: the loss at its end or nothing. The
-        gradient was made there too, since not to make it were a branch on data.
+        A rejected step is charged for what rejecting it takes: the gradient at its end, the loss or
+        nothing. The gradient was made anyway, since not to make it were a branch on data.
         """
         rejected, losses, always = carry.rejected, carry.losses, made.within
-        if verdict.accept is None:
-            always += made.end
+        always_judged = verdict.accept is None or self.control.uses_gradient(self.flow)
+        always += made.end if always_judged else 0
         # What does not change costs nothing.
         gradients = carry.gradients + running * always if always else carry.gradients
         if verdict.accept is not None:
             taken, failed = running & verdict.accept, running & ~verdict.accept
             rejected = rejected + failed
-            gradients = gradients + taken * made.end if made.end else gradients
-            if made.end and self.control.weighs_loss:
-                losses = losses + failed
-        losses = losses + running * made.losses if made.losses else losses
+            if made.end and not always_judged:
+                gradients = gradients + taken * made.end
+                losses = losses + failed if self.control.weighs_loss else losses
+        if isinstance(made.losses, Tensor) or made.losses:
+            losses = losses + running * made.losses
         products = carry.products + running * made.products if made.products else carry.products
         return gradients, rejected, products, losses
 

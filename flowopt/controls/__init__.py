@@ -5,7 +5,9 @@ from flowopt.controls.damping import BoldUphill, Damping, Fletcher, HaganMenhaj,
 from flowopt.controls.elementary import ElementaryControl
 from flowopt.controls.error import ErrorControl
 from flowopt.controls.expected_slope import ExpectedSlope
+from flowopt.controls.gradient_only import GradientOnly
 from flowopt.controls.lyapunov import LyapunovControl
+from flowopt.controls.solved import Solved
 
 __all__ = [
     "BoldUphill",
@@ -15,8 +17,10 @@ __all__ = [
     "ErrorControl",
     "ExpectedSlope",
     "Fletcher",
+    "GradientOnly",
     "HaganMenhaj",
     "LyapunovControl",
     "Nielsen",
     "Schedule",
+    "Solved",
 ]

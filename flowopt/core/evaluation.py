@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor
 from torch.utils import _pytree as pytree
 
@@ -43,7 +44,7 @@ class Evaluator:
         gradients: How many evaluations of loss and gradient were made.
         products: How many products with the Jacobian of residuals, or with its transpose, were
             made; one with the Hessian counts as three.
-        losses: How many evaluations of the loss alone were made.
+        losses: How many evaluations of the loss alone were made; (*batch,) where not of all.
     """
 
     def __init__(self, oracle: Oracle, sample: Sample, known: tuple[Leaves, Evaluation] | None):
@@ -52,7 +53,7 @@ class Evaluator:
         self._known = known
         self.gradients = 0
         self.products = 0
-        self.losses = 0
+        self.losses: int | Tensor = 0
 
     def __call__(self, state: State) -> Evaluation:
         """Loss and gradient at the state's position; free where the position has not moved."""
@@ -66,12 +67,17 @@ class Evaluator:
         self._known = (state.position, evaluation)
         return evaluation
 
-    def loss(self, state: State) -> Evaluation:
-        """The loss at the state's position, without gradient unless that is known."""
+    def loss(self, state: State, asked: Tensor | None = None) -> Evaluation:
+        """The loss at the state's position, without gradient unless that is known.
+
+        Args:
+            state: Where.
+            asked: (*batch,), bool: trajectories that need it, and are charged; all by default.
+        """
         known = self.known(state)
         if known is not None:
             return known
-        self.losses += 1
+        self.losses = self.losses + (1 if asked is None else asked.to(torch.int64))
         loss = self._oracle.losses(state.position, self._sample)
         return Evaluation(loss.detach(), ())
 

@@ -14,6 +14,7 @@ from flowopt.flows.langevin import langevin, overdamped_langevin
 from flowopt.flows.moments import adabelief, adamax, amsgrad, radam, yogi
 from flowopt.flows.momentum import (
     accelerated_gradient,
+    fading_friction,
     heavy_ball,
     momentum_ema,
     nesterov,
@@ -34,6 +35,7 @@ __all__ = [
     "adaptive_langevin",
     "amsgrad",
     "clipped_gradient",
+    "fading_friction",
     "gradient_flow",
     "heavy_ball",
     "inna",

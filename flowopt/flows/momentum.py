@@ -1,13 +1,15 @@
 """Second-order flows: momentum in its several scalings."""
 
-from sympy import Rational
+from sympy import Rational, S, sqrt
 from torch import Tensor
 
 from flowopt.flows.equations.equation_flow import EquationFlow
+from flowopt.symbolic.functions import total
 from flowopt.symbolic.language import LOSS, Equations, LaterStart, Term, g, p, symbol, t, theta
 
 friction, lookahead, m = symbol("friction"), symbol("lookahead"), symbol("m")
 damping = symbol("damping")
+initial = symbol("initial")
 rate, gain, memory = symbol("rate"), symbol("gain"), symbol("memory")
 
 HEAVY_BALL = Equations(
@@ -16,6 +18,16 @@ HEAVY_BALL = Equations(
     Term("A", drift={theta: p}),
     energies={"mechanical": LOSS + p**2 / 2},
     reference="Polyak 1964, USSR Comput. Math. Math. Phys. 4(5), 1",
+)
+
+FADING_FRICTION = Equations(
+    Term("O", drift={p: -sqrt((LOSS + total(p**2) / 2) / initial) * p, initial: S.Zero}),
+    Term("B", drift={p: -g}),
+    Term("A", drift={theta: p}),
+    scalars=[initial],
+    start={initial: LOSS},
+    energies={"mechanical": LOSS + p**2 / 2},
+    reference="Bensaid 2024, arXiv 2407.01019",
 )
 
 NESTEROV = Equations(
@@ -63,6 +75,21 @@ def heavy_ball(*, friction: float | Tensor = 1.0) -> EquationFlow:
         Polyak 1964, USSR Comput. Math. Math. Phys. 4(5), 1.
     """
     return EquationFlow(HEAVY_BALL, name="heavy_ball", friction=friction)
+
+
+def fading_friction() -> EquationFlow:
+    """Heavy ball whose friction is the root of the energy that is left, in units of that at start.
+
+    θ' = p,  p' = −∇L − √(E/E₀)·p,  E = L + |p|²/2,  E₀ = L at the start, both positive.
+
+    Time is in units in which the first friction is 1. Where L vanishes at its minimum the friction
+    does too, and E falls only as 1/t²; where it does not, p comes to rest exponentially. Word "OBA"
+    with O by Euler, under `flowopt.LyapunovControl(growth=1e4)`, is Bensaid's LC_Mechanic.
+
+    Reference:
+        Bensaid 2024, arXiv 2407.01019.
+    """
+    return EquationFlow(FADING_FRICTION, name="fading_friction")
 
 
 def nesterov(*, friction: float | Tensor = 1.0, lookahead: float | Tensor = 0.0) -> EquationFlow:

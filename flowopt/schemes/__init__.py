@@ -1,5 +1,7 @@
 """Schemes: how a flow becomes a step."""
 
+from flowopt.schemes.balanced.energy_midpoint import EnergyMidpoint
+from flowopt.schemes.balanced.projected import Projected
 from flowopt.schemes.coefficients import TABLEAUX
 from flowopt.schemes.euler import Euler
 from flowopt.schemes.euler_richardson import EulerRichardson
@@ -11,11 +13,13 @@ from flowopt.schemes.tableau import Tableau
 
 __all__ = [
     "TABLEAUX",
+    "EnergyMidpoint",
     "Euler",
     "EulerMaruyama",
     "EulerRichardson",
     "LeimkuhlerMatthews",
     "LinearlyImplicitEuler",
+    "Projected",
     "RungeKutta",
     "Splitting",
     "Tableau",

@@ -94,6 +94,39 @@ def energy_rate(equations: Equations, name: str) -> Energy:
     return _gathered(sympy.Add(*density), sympy.Add(*scalar))
 
 
+def energy_slope(equations: Equations, name: str) -> dict[sympy.Symbol, sympy.Expr]:
+    """Derivatives of an energy by θ, and by what it is a quadratic function of.
+
+    Those are momenta. By an average of squares, which an energy divides by, a derivative has no
+    bound where few gradients have been felt.
+    """
+    energy = energy_of(equations, name)
+    slopes = {theta: energy.scalar.diff(LOSS) * g + energy.density.diff(theta)}
+    for variable in (*equations.variables, *equations.scalars):
+        third = energy.density.diff(variable, 3) + energy.scalar.diff(variable, 3)
+        if variable != theta and third == 0:
+            density = energy.density.diff(variable)
+            shared = variable in equations.scalars
+            slopes[variable] = energy.scalar.diff(variable) + (
+                total(density) if shared else density
+            )
+    return {variable: slope for variable, slope in slopes.items() if slope != 0}
+
+
+def momenta(equations: Equations, name: str) -> tuple[str, ...]:
+    """Variables with one value per element that an energy is quadratic in and drifts affine in."""
+    energy = energy_of(equations, name)
+    drifts = [drift for term in equations.terms for drift in term.drift.values()]
+    return tuple(
+        v.name
+        for v in equations.variables
+        if v != theta
+        and energy.density.diff(v, 2) != 0
+        and energy.density.diff(v, 3) == 0
+        and all(drift.diff(v, 2) == 0 for drift in drifts)
+    )
+
+
 def _gathered(density: sympy.Expr, scalar: sympy.Expr) -> Energy:
     """The same sum with scalar·total(x) among the densities, where it may cancel others."""
     rest = []

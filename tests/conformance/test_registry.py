@@ -100,10 +100,19 @@ def test_an_optimizer_makes_the_steps_of_integrate(pair):
     optimizer = FlowOptimizer(
         coordinates, pair.flow, pair.scheme, lr=pair.step_size, seed=0, foreach=False
     )
-    for _ in range(STEPS):
+
+    def closure():
         optimizer.zero_grad()
-        HILLS.loss(torch.stack(coordinates)).backward()
-        optimizer.step()
+        loss = HILLS.loss(torch.stack(coordinates))
+        loss.backward()
+        return loss
+
+    for _ in range(STEPS):
+        if pair.flow.uses_loss:
+            optimizer.step(closure)
+        else:
+            closure()
+            optimizer.step()
     assert torch.equal(torch.stack(coordinates).detach(), solution.position)
 
 

@@ -7,7 +7,11 @@ import torch
 
 import flowopt as fo
 from flowopt import LyapunovControl
-from tests.reference.lyapunov import controlled_descent, controlled_momentum
+from tests.reference.lyapunov import (
+    controlled_descent,
+    controlled_mechanic,
+    controlled_momentum,
+)
 
 POLY = fo.problems.analytic("poly_three")
 STARTS = torch.tensor([[-2.5, 2.0], [0.3, 0.4], [1.5, -2.9], [-1.0, 1.4]], dtype=torch.float64)
@@ -40,6 +44,16 @@ def test_momentum_is_the_published_loop():
     for member, start in enumerate(STARTS):
         path = controlled_momentum(POLY, start, rate=2.0, first=0.05, steps=40, **settings)
         torch.testing.assert_close(found[:, member], torch.stack(path), rtol=1e-11, atol=1e-11)
+
+
+def test_friction_that_fades_is_the_published_loop():
+    settings = {"dissipation": 0.5, "shrink": 0.5, "growth": 1.5}
+    flow, word = fo.flows.fading_friction(), fo.Splitting("OBA", maps={"O": "euler"})
+    control = LyapunovControl(first_step=0.01, **settings)
+    found = run(flow, word, control, record={"position": 1}).records["position"]
+    for member, start in enumerate(STARTS):
+        path = controlled_mechanic(POLY, start, first=0.01, steps=40, **settings)
+        torch.testing.assert_close(found[:, member], torch.stack(path), rtol=1e-9, atol=1e-9)
 
 
 @pytest.mark.parametrize("dissipation", [0.0, 0.25, 0.5, 0.9])

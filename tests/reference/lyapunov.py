@@ -127,3 +127,26 @@ def controlled_adam(problem, start, *, rates, eps, dissipation, shrink, growth, 
         h, energy = growth * h, energy_after
         path.append(theta)
     return path, losses
+
+
+def controlled_mechanic(problem, start, *, dissipation, shrink, growth, first, steps):
+    """LC_Mechanic: p ← (1 − h√(E/E₀))p − hg, θ ← θ + hp; E falls by λh√(E/E₀)|p′|².
+
+    E in the bound is that where θ is moved: with the loss before and the momentum after.
+    """
+    theta, p, h = start, torch.zeros_like(start), first
+    initial, path = float(problem.loss(start)), [start]
+    for _ in range(steps):
+        gradient, loss = problem.gradient(theta), float(problem.loss(theta))
+        energy = loss + float(p @ p) / 2
+        while True:
+            p_after = (1 - h * math.sqrt(energy / initial)) * p - h * gradient
+            after, square = theta + h * p_after, float(p_after @ p_after)
+            friction = math.sqrt((loss + square / 2) / initial)
+            gained = float(problem.loss(after)) + square / 2 - energy
+            if gained <= -dissipation * h * friction * square:
+                break
+            h *= shrink
+        theta, p, h = after, p_after, growth * h
+        path.append(theta)
+    return path

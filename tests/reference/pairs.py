@@ -118,7 +118,8 @@ def small_problems(pair: Pair, place: int) -> list[tuple[str, bool]]:
 def controlled_pairs() -> list[tuple[Pair, str]]:
     """Pairs that kernels can step, with the names of controls that can judge their steps.
 
-    All that a control by error sees of a pair is an estimate, so one of these, in turn, is enough.
+    All that a control by error sees of a pair is an estimate, and one by slope a displacement with
+    the gradients at its ends, so one of these and of those, in turn, is enough.
     """
     return [(pair, name) for pair, name, spared in _combinations(PAIRS) if not spared]
 
@@ -135,8 +136,15 @@ def _combinations(pairs: list[Pair]) -> list[tuple[Pair, str, bool]]:
     for place, pair in enumerate(pairs):
         controls = {name: build(pair.step_size) for name, build in CONTROLS.items()}
         fitting = [name for name, control in controls.items() if judges(control, pair)]
-        by_error = [n for n in fitting if controls[n].rejects and not controls[n].weighs_loss]
-        spared = {n for number, n in enumerate(by_error) if number != place % len(by_error)}
+        others = [n for n in fitting if not controls[n].weighs_loss]
+        by_slope = [n for n in others if controls[n].uses_gradient(pair.flow)]
+        by_error = [n for n in others if controls[n].rejects and n not in by_slope]
+        spared = {
+            name
+            for group in (by_slope, by_error)
+            for number, name in enumerate(group)
+            if number != place % len(group)
+        }
         found += [(pair, name, name in spared) for name in fitting]
     return found
 

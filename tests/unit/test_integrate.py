@@ -166,7 +166,8 @@ def test_an_empty_batch_is_done_at_once(shape):
 def test_the_summary_counts_how_trajectories_ended():
     starts = torch.stack([START, START * math.nan, START])
     assert run(start=starts).summary() == (
-        "2 took the most steps allowed\n1 diverged: loss or gradient is not finite"
+        "2 took the most steps allowed\n"
+        "1 diverged: loss or gradient is not finite, or the step has no solution"
     )
 
 

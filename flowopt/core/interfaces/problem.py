@@ -64,12 +64,21 @@ class Energy(Protocol):
         """Whether its value depends on the gradient of the loss."""
         ...
 
+    @property
+    def momenta(self) -> tuple[str, ...]:
+        """Variables besides θ that it is quadratic in and all drifts are affine in."""
+        ...
+
     def value(self, state: State, evaluation: Evaluation) -> Tensor:
         """(*batch,), float64."""
         ...
 
     def rate(self, state: State, evaluation: Evaluation, curvature: Leaves | None = None) -> Tensor:
         """Time derivative along the flow, (*batch,), float64; noise on θ needs ∂²L/∂θᵢ²."""
+        ...
+
+    def slope(self, state: State, evaluation: Evaluation) -> State:
+        """Its derivatives by θ and by what it is quadratic in, as a tangent; zero by all else."""
         ...
 
     def dissipation(self, state: State, evaluation: Evaluation) -> Tensor:

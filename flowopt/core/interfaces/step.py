@@ -79,12 +79,15 @@ class Proposal(NamedTuple):
         interpolant: Share of the step, (*batch,), from 0 to 1 → state there, its time not set.
         probe: A point on the way at which a stop condition is tried too: where it holds, the
             trajectory ends there, whatever the control says of the step.
+        solved: (*batch,), bool: where the scheme found what it looked for, None where it looks for
+            nothing. A step that is not solved is as one that leaves the finite numbers.
     """
 
     state: State
     error: State | None = None
     interpolant: Interpolant | None = None
     probe: Point | None = None
+    solved: Tensor | None = None
 
 
 class Trial(NamedTuple):
@@ -96,7 +99,7 @@ class Trial(NamedTuple):
         after: Where it ended.
         error: Estimate of the local error, if the scheme has one.
         error_order: Order of the solution that the estimate compares with.
-        finite: (*batch,) bool; a control that rejects must reject what is not finite.
+        finite: (*batch,) bool, and solved; a control that rejects must reject what is not.
         step_size: Of the step, (*batch,).
         memory: What the control remembers.
     """

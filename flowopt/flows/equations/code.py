@@ -9,7 +9,7 @@ import sympy
 
 from flowopt.core.interfaces import Wiener
 from flowopt.errors import CompatibilityError, DefinitionError
-from flowopt.symbolic.energy import Energy
+from flowopt.symbolic.energy import Energy, energy_slope
 from flowopt.symbolic.functions import curvature, damped, laplacian, total
 from flowopt.symbolic.language import LOSS, STEP_SIZE, Equations, channel, g, theta
 from flowopt.symbolic.maps import LetterMap, letter_map
@@ -225,6 +225,12 @@ def time_code(title: str, equations: Equations) -> Compiled:
     declared = equations.later_start
     assert declared is not None
     return compile_formulas(f"{title}.start_time", {"time": declared.time}, [])
+
+
+@lru_cache(maxsize=128)
+def energy_slope_code(title: str, equations: Equations, name: str) -> Code:
+    """The derivatives of an energy by θ and momenta."""
+    return _compile(f"{title}.slope", equations, energy_slope(equations, name))
 
 
 @lru_cache(maxsize=128)

@@ -9,9 +9,10 @@ from torch import Tensor
 from flowopt.core.evaluation import Evaluation
 from flowopt.core.state import Leaves, State, lift
 from flowopt.errors import CompatibilityError
-from flowopt.flows.equations.code import SOLVED, energy_code
+from flowopt.flows.equations.code import SOLVED, energy_code, energy_slope_code
 from flowopt.flows.equations.formulas import evaluate_formulas, evaluate_scalars
-from flowopt.symbolic.energy import declared_dissipation, energy_of, energy_rate
+from flowopt.flows.equations.running import run_code
+from flowopt.symbolic.energy import declared_dissipation, energy_of, energy_rate, momenta
 from flowopt.symbolic.functions import curvature, laplacian
 from flowopt.symbolic.language import Equations, theta
 from flowopt.symbolic.printing.torch_code import Compiled
@@ -66,6 +67,11 @@ class FlowEnergy:
         """Whether its value depends on the gradient of the loss."""
         return any(_uses_gradient(code) for code in self._value)
 
+    @property
+    def momenta(self) -> tuple[str, ...]:
+        """Variables besides θ that it is quadratic in and all drifts are affine in."""
+        return momenta(*self._source[1:])
+
     def value(self, state: State, evaluation: Evaluation) -> Tensor:
         """E(state), (*batch,), float64.
 
@@ -108,6 +114,14 @@ class FlowEnergy:
         if codes is None:
             return -self.rate(state, evaluation)
         return self._evaluate(codes, state, evaluation, state.time >= 0)
+
+    def slope(self, state: State, evaluation: Evaluation) -> State:
+        """Its derivatives by θ and by what it is quadratic in, as a tangent; zero by all else."""
+        code, one = energy_slope_code(*self._source), torch.ones_like(state.time)
+        values, scalars = run_code(
+            code, self._hyperparameters, state, one, lambda _: evaluation, ()
+        )
+        return state.map(torch.zeros_like).updated(values, scalars)
 
     def _evaluate(
         self,

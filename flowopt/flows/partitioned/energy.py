@@ -9,7 +9,7 @@ from torch import Tensor
 from flowopt.core.evaluation import Evaluation
 from flowopt.core.state import Leaves, State
 from flowopt.flows.equations.equation_flow import EquationFlow
-from flowopt.flows.partitioned.parts import Part
+from flowopt.flows.partitioned.parts import Part, joined
 from flowopt.symbolic.language import LOSS
 
 JOINT = "joint"
@@ -86,6 +86,19 @@ class PartitionedEnergy:
             for part, energy in self._energies
         ]
         return sum(rates[1:], start=rates[0])
+
+    @property
+    def momenta(self) -> tuple[str, ...]:
+        """None that moves all of θ."""
+        return ()
+
+    def slope(self, state: State, evaluation: Evaluation) -> State:
+        """Its derivatives by θ and momenta, as a tangent; zero by all else."""
+        slopes = [
+            (part, energy.slope(part.state(state), part.evaluation(evaluation)))
+            for part, energy in self._energies
+        ]
+        return joined(state.map(torch.zeros_like), slopes)
 
     def dissipation(self, state: State, evaluation: Evaluation) -> Tensor:
         """What a control asks the energy to lose per time, (*batch,), float64."""

@@ -1,0 +1,133 @@
+"""Step sizes by the sign of the slope at the end of a step: a search without losses."""
+
+import math
+
+import torch
+from torch import Tensor
+
+from flowopt.controls.settings import check_positive, first_steps
+from flowopt.core.interfaces import FlowLike, Point, Scheme, Trial, Verdict
+from flowopt.core.state import Leaves, State
+from flowopt.errors import CompatibilityError, ConfigurationError
+
+# What a search is doing, as it remembers it.
+BEGINS, LENGTHENS, SHORTENS = 0.0, 1.0, -1.0
+
+
+class GradientOnly:
+    """Searches along a step for where the slope changes sign, by gradients alone: GOLS-I.
+
+    With the slopes s₀ = ⟨∇L(θ), Δθ⟩ at the start and s = ⟨∇L(θ + Δθ), Δθ⟩ at the end of a trial:
+
+    - the first trial of a step is taken if 0 ≤ s ≤ c·|s₀|;
+    - where s < 0, the step is doubled until s ≥ 0, and that trial is taken;
+    - else it is halved until s < 0, and that trial is taken.
+
+    The next search begins with the step taken. With minibatches a trial ends on a fresh one, the
+    gradient on which is that with which the next step begins: the sign changes where the expected
+    one does, although the losses of different minibatches have no order. A trial that is not taken
+    costs a gradient.
+
+    Args:
+        factor: By which a step is lengthened or shortened.
+        curvature: c in [0, 1).
+        first_step: h of the first trial, a float or a (*batch,) tensor.
+        longest_move: |Δθ| beyond which a step is not lengthened.
+        smallest_step: h below which it is not shortened.
+
+    Raises:
+        ConfigurationError: A number is out of its range.
+
+    Reference:
+        Kafka & Wilke 2019, arXiv 1903.09383, GOLS-I.
+    """
+
+    rejects = True
+    weighs_loss = False
+    advances = False
+    remembers_position = False
+    sampling = "trial"
+
+    def __init__(
+        self,
+        *,
+        factor: float = 2.0,
+        curvature: float = 0.9,
+        first_step: float | Tensor = 0.1,
+        longest_move: float = 1.0,
+        smallest_step: float = 1e-8,
+    ):
+        """See the class."""
+        ranges = {
+            "factor": (factor, 1 < factor < math.inf, "is finite and more than 1"),
+            "curvature": (curvature, 0 <= curvature < 1, "lies in [0, 1)"),
+            "longest_move": (longest_move, longest_move > 0, "is positive"),
+            "smallest_step": (smallest_step, smallest_step > 0, "is positive"),
+        }
+        for name, (value, fits, meaning) in ranges.items():
+            if not fits:
+                raise ConfigurationError(f"{name} {meaning}, got {value!r}")
+        check_positive(first_step=first_step)
+        self.factor, self.curvature, self.longest_move, self.smallest_step = (
+            torch.tensor(value, dtype=torch.float64)
+            for value in (factor, curvature, longest_move, smallest_step)
+        )
+        self.first_step = first_step
+
+    def __repr__(self) -> str:
+        """As it is written."""
+        numbers = ("factor", "curvature")
+        values = (f"{name}={getattr(self, name).item():g}" for name in numbers)
+        return f"GradientOnly({', '.join(values)})"
+
+    def check(self, flow: FlowLike, scheme: Scheme) -> None:
+        """Raises `CompatibilityError` for flows with noise."""
+        if flow.noisy:
+            raise CompatibilityError(
+                f"flow {flow.name!r} has noise, and {self!r} rejects steps: a rejected step would "
+                "need its Brownian path refined; use ExpectedSlope, Constant or Schedule"
+            )
+
+    def uses_gradient(self, flow: FlowLike) -> bool:
+        """Yes: it is what the step's end is judged by."""
+        return True
+
+    def start(self, point: Point, flow: FlowLike) -> tuple[Tensor, tuple[Tensor, ...]]:
+        """First step size for every trajectory, and that a search begins."""
+        first = first_steps(self.first_step, point)
+        return first, (torch.full_like(first, BEGINS),)
+
+    def refresh(
+        self, state: State, step_size: Tensor, memory: tuple[Tensor, ...], trials: int
+    ) -> tuple[Tensor, tuple[Tensor, ...]]:
+        """Nothing to do."""
+        return step_size, memory
+
+    def judge(self, trial: Trial) -> Verdict:
+        """Takes the trial at which the sign changes; else a longer or a shorter one follows."""
+        (doing,) = trial.memory
+        step = trial.step_size
+        ends = (trial.before.state.position, trial.after.state.position)
+        move = tuple(end - begin for begin, end in zip(*ends, strict=True))
+        at_start = _slope(trial.before, move)
+        at_end = _slope(trial.after, move)
+        falls = at_end < 0.0
+        flat = ~falls & (at_end <= self.curvature * torch.abs(at_start))
+        length = torch.sqrt(trial.after.state.squared_norm(move))
+        far = self.factor * length > self.longest_move
+        short = step < self.factor * self.smallest_step
+        lengthened = (doing == LENGTHENS) & ~falls
+        shortened = (doing == SHORTENS) & (falls | short)
+        begun = (doing == BEGINS) & (flat | (~falls & short))
+        accept = trial.finite & (lengthened | shortened | begun | (falls & far))
+        longer = trial.finite & falls & (doing != SHORTENS)
+        changed = torch.where(longer, self.factor * step, step / self.factor)
+        doing = torch.where(longer, torch.full_like(step, LENGTHENS), SHORTENS)
+        doing = torch.where(accept, BEGINS, doing)
+        return Verdict(accept, torch.where(accept, step, changed), (doing,))
+
+
+def _slope(point: Point, move: Leaves) -> Tensor:
+    """⟨∇L, Δθ⟩, (*batch,), float64."""
+    pairs = zip(point.evaluation.gradient, move, strict=True)
+    return point.state.total(g * part for g, part in pairs)

@@ -1,0 +1,1 @@
+"""Schemes whose steps change an energy by what the flow changes it."""
