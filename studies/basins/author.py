@@ -111,6 +111,7 @@ RECORDS: tuple[Record, ...] = (
     Record("poly_two", "er@0.1", (21.38, 20.87, 29.27, 28.48)),
     Record("poly_two", "lm_base@0.1", (20.45, 19.85, 30.30, 29.40)),
     Record("poly_two", "gd_em@0.1", (21.63, 21.14, 29.07, 28.16)),
+    Record("poly_two", "pgd@0.1", (21.39, 20.73, 29.25, 28.62)),
     Record("poly_two", "momentum_em@0.1", (14.49, 13.78, 36.02, 35.71)),
     Record("poly_three", "gd@0.1", (0.0, 0.0, 0.0, 0.0), lost=100.0),
     Record("poly_three", "gd@0.001", (17.99, 21.94, 17.03, 27.19), lost=15.85),

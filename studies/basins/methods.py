@@ -133,6 +133,16 @@ def _dissipation(**settings: Any):
     return lambda step_size: fo.LyapunovControl(first_step=step_size, **settings)
 
 
+def _projected(tolerance: float) -> fo.Projected:
+    """To the author's tolerance, with his unit of time."""
+    return fo.Projected(fo.Euler(), rtol=0.0, atol=tolerance, unit=1.0)
+
+
+def _solved(step_size: float) -> fo.Solved:
+    """Steps grow by half and are never more than 10, as in the author's program."""
+    return fo.Solved(first_step=step_size, growth=1.5, largest_step=10.0)
+
+
 def _hagan_menhaj(step_size: float) -> fo.control.Damping:
     """Damping falls tenfold where the loss does, else rises tenfold."""
     return fo.control.Damping(fo.control.HaganMenhaj(), damping=1.0 / step_size)
@@ -172,11 +182,16 @@ METHODS: Mapping[str, Callable[[float], Method]] = {
     "gd_em": _descent(_decrease),
     "momentum_em": _momentum(_decrease, EULER_AVERAGE),
     "lc_gd": _descent(_dissipation(growth=1e4)),
+    "lc_gd2": _descent(_dissipation(shrink=1 / 30, growth=1e4, bisections=3)),
+    "lc_gd3": _descent(_dissipation(model=0.9, growth=90.0)),
     "lc_gd_restart": _descent(_dissipation(restart=True)),
     "lc_gd_moderate": _descent(_dissipation(growth=2.0)),
     "lc_momentum": _momentum(
         _dissipation(dissipation=0.125, growth=1e4, largest_step=0.5), EULER_AVERAGE, 2.0
     ),
+    "pgd": _descent(_solved, _projected(COARSE**2 / 10)),
+    "pm": _momentum(_solved, _projected(FINE**2 / 100)),
+    "lc_em": _momentum(_solved, fo.EnergyMidpoint("author")),
     "lc_adam": _controlled_adam,
     "gradient_flow": _ode(fo.flows.gradient_flow),
     "momentum_ode": _ode(fo.flows.momentum_ema),
@@ -191,6 +206,7 @@ MEANINGS: Mapping[str, str] = {
     "momentum_euler": "momentum by explicit Euler, along the average of the step before",
     "awb": "Adam without bias correction",
     "adam": "Adam, with a constant of 1e-10 within its root",
+    "torchs_adam": "Adam as in torch",
     "er": "Euler–Richardson: steps of gradient descent by an estimate of their error",
     "lm_base": "Levenberg–Marquardt with a damping of 1/h",
     "lm": "Levenberg–Marquardt by Hagan and Menhaj's rule, its damping at first 1/h",
@@ -198,9 +214,16 @@ MEANINGS: Mapping[str, str] = {
     "momentum_em": "momentum, each step begun with h and shortened until the energy falls",
     "lc_gd": "gd, each step shortened until the loss falls at half of its rate along the equation, "
     "the next begun with 10⁴ times the last",
+    "lc_gd2": "lc_gd, looking for the longest step that holds by three bisections",
+    "lc_gd3": "lc_gd, each step as long as a quadratic model of the loss along it says",
     "lc_gd_restart": "lc_gd, but each step begun with h",
     "lc_gd_moderate": "lc_gd, but each step begun with twice the last",
     "lc_momentum": "momentum, each step shortened until its energy falls at an eighth of its rate",
+    "pgd": "gd, each step moved to where the loss has fallen at its rate along the equation",
+    "pm": "momentum, each step moved to where its energy has fallen at its rate",
+    "lc_em": "momentum whose mean over a step is as long as the balance of energy asks",
+    "lc_adam": "Adam, each step shortened until its energy falls at a tenth of its rate, the next "
+    "begun with twice the last",
     "gradient_flow": "the equation of gd, followed truly",
     "momentum_ode": "the equation of momentum at h = 0.1, followed truly",
     "awb_ode": "the equation of awb at h = 0.1, followed truly",
