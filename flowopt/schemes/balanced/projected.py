@@ -19,7 +19,7 @@ ROUNDING = 8.0
 
 
 class Projected:
-    """A step z* of another scheme, moved along the slope of an energy to the value it ought to have.
+    """A step z* of another scheme, moved along an energy's slope to the value it ought to have.
 
     z⁺ = z* + λd with E(z⁺) = T, for schemes of order 1 with T = E(z) + h·Ė(z), for others with
     T = E(z) + h/2·(Ė(z) + Ė(z*)). The direction d has parts u²·∂E/∂θ and ∂E/∂q for every momentum
