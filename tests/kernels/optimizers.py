@@ -26,7 +26,11 @@ def run(optimizer, moving, first=0, steps=STEPS, change=None):
         gradients(moving, step)
         if change:
             change(optimizer, step)
-        optimizer.step()
+        if optimizer.flow.uses_loss:
+            loss = torch.tensor(2.0 / (step + 1), dtype=torch.float64)
+            optimizer.step(lambda loss=loss: loss)
+        else:
+            optimizer.step()
     return flat(moving)
 
 
