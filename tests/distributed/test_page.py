@@ -23,8 +23,8 @@ def test_the_script_of_the_page_runs_in_two_processes(tmp_path):
         env={**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"},
         capture_output=True,
         text=True,
-        check=True,
     )
+    assert started.returncode == 0, started.stderr
     (said,) = [text for text in TEXT.findall(page) if text.startswith("friction")]
     assert said in started.stdout
     assert Path(tmp_path / "checkpoint" / ".metadata").exists()
