@@ -95,7 +95,12 @@ class Config:
             "records": tuple({record.problem: None for record in RECORDS}),
             "networks": tuple(TASKS),
         }
+        # What a part goes through must not be empty where the part is made.
+        part_of = {"records": "table", "networks": "networks"}
         for field, names in known.items():
+            made = field == "parts" or part_of[field] in self.parts
+            if made and not getattr(self, field):
+                raise ConfigurationError(f"{field} came empty, expected some of {', '.join(names)}")
             for name in getattr(self, field):
                 if name not in names:
                     raise ConfigurationError(unknown_name(field.removesuffix("s"), name, names))

@@ -210,6 +210,8 @@ def test_the_records_name_known_points_and_sum_to_at_most_everything():
     ("words", "message"),
     [
         ("--set parts=mpas", "did you mean 'maps'"),
+        ("--set parts=", "parts came empty"),
+        ("--set networks= parts=networks", "networks came empty"),
         ("--set pixels=3", "at least 20"),
         ("--set axes=1,1", "two different parameters"),
         ("--device cuda", "runs on cpu"),

@@ -119,12 +119,12 @@ class Elements:
     def print_values(self, indices: Iterable[int], sinks: Sequence[Sink] = ()) -> None:
         """Prints values in an order that can be: numbers, then loops over elements, and again."""
         known = set(self.lanes.names)
-        todo = [i for i in indices if i not in known and self.nodes[i].op != "constant"]
-        inside = set(todo)
-        level = self._levels(todo)
+        unknown = [i for i in indices if i not in known and self.nodes[i].op != "constant"]
+        inside = set(unknown)
+        level = self._levels(unknown)
         last = max(level.values(), default=0)
         for now in range(last + 1):
-            here = [i for i in todo if level[i] == now]
+            here = [i for i in unknown if level[i] == now]
             for index in here:
                 if self.nodes[index].op == "rows":
                     self._call(index)
