@@ -29,6 +29,10 @@ from flowopt.stop import Stop
 # is the last one and not the one before a sliver.
 END_TOLERANCE = 1e-6
 
+# At rest a control lengthens steps without end: not beyond what their type holds, nor so far that
+# times add up to infinity.
+LONGEST_STEP = 1e300
+
 STATUS_TYPE = torch.int8
 
 
@@ -221,6 +225,8 @@ class Stepper:
             taken, diverged = running & verdict.accept, torch.zeros_like(running)
             # A trial that is tried again starts from the gradient that it started from.
             evaluation = select_evaluation(taken, evaluation, trial.before.evaluation)
+            longest = min(LONGEST_STEP, torch.finfo(after.position[0].dtype).max)
+            step_size = torch.clamp(step_size, max=longest)
             step_size = torch.where(running, step_size, carry.step_size)
         elif after.batch:
             loss = torch.where(taken, evaluation.loss, trial.before.evaluation.loss)

@@ -1,5 +1,6 @@
 """Step controls: how far to step, and whether to accept."""
 
+from flowopt.controls.base import Control
 from flowopt.controls.constant import Constant, Schedule
 from flowopt.controls.damping import BoldUphill, Damping, Fletcher, HaganMenhaj, Nielsen
 from flowopt.controls.elementary import ElementaryControl
@@ -12,6 +13,7 @@ from flowopt.controls.solved import Solved
 __all__ = [
     "BoldUphill",
     "Constant",
+    "Control",
     "Damping",
     "ElementaryControl",
     "ErrorControl",

@@ -7,12 +7,13 @@ import torch
 from torch import Tensor
 
 from flowopt.arguments import real_tensor
-from flowopt.core.interfaces import FlowLike, Point, Scheme, Trial, Verdict
+from flowopt.controls.base import Control, Memory
+from flowopt.core.interfaces import FlowLike, Point, Trial, Verdict
 from flowopt.core.state import State, per_trajectory
 from flowopt.errors import CompatibilityError
 
 
-class Constant:
+class Constant(Control):
     """One step size for the whole run.
 
     Args:
@@ -22,11 +23,6 @@ class Constant:
         CompatibilityError: The step size is negative or not finite.
         ConfigurationError: It is no number.
     """
-
-    rejects = False
-    weighs_loss = False
-    sampling = "trial"
-    remembers_position = False
 
     def __init__(self, step_size: float | Tensor):
         """See the class."""
@@ -44,31 +40,18 @@ class Constant:
         """Whether every trajectory moves on in time."""
         return bool((self.step_size > 0).all())
 
-    def check(self, flow: FlowLike, scheme: Scheme) -> None:
-        """Fits every flow and scheme."""
-
-    def uses_gradient(self, flow: FlowLike) -> bool:
-        """No."""
-        return False
-
-    def start(self, point: Point, flow: FlowLike) -> tuple[Tensor, tuple[Tensor, ...]]:
+    def start(self, point: Point, flow: FlowLike) -> tuple[Tensor, Memory]:
         """The step size for every trajectory, and no memory."""
         state = point.state
         step_size = self.step_size.to(state.time.device)
         return per_trajectory("step_size", step_size, state.batch).clone(), ()
-
-    def refresh(
-        self, state: State, step_size: Tensor, memory: tuple[Tensor, ...], trials: int
-    ) -> tuple[Tensor, tuple[Tensor, ...]]:
-        """Nothing to do."""
-        return step_size, memory
 
     def judge(self, trial: Trial) -> Verdict:
         """Accepts, and steps as far again."""
         return Verdict(None, trial.step_size, trial.memory)
 
 
-class Schedule:
+class Schedule(Control):
     """Step size as a function of the step number.
 
     Args:
@@ -78,12 +61,6 @@ class Schedule:
     Raises:
         CompatibilityError: The function is none, or gives what is no step size.
     """
-
-    rejects = False
-    weighs_loss = False
-    sampling = "trial"
-    remembers_position = False
-    advances = False
 
     def __init__(self, function: Callable[[int], float]):
         """See the class."""
@@ -98,21 +75,14 @@ class Schedule:
         """As it is written."""
         return f"Schedule({getattr(self.function, '__name__', self.function)!s})"
 
-    def check(self, flow: FlowLike, scheme: Scheme) -> None:
-        """Fits every flow and scheme."""
-
-    def uses_gradient(self, flow: FlowLike) -> bool:
-        """No."""
-        return False
-
-    def start(self, point: Point, flow: FlowLike) -> tuple[Tensor, tuple[Tensor, ...]]:
+    def start(self, point: Point, flow: FlowLike) -> tuple[Tensor, Memory]:
         """The first step size, and a table that `refresh` fills."""
         state = point.state
         return self.refresh(state, torch.zeros_like(state.time), (), 1)
 
     def refresh(
-        self, state: State, step_size: Tensor, memory: tuple[Tensor, ...], trials: int
-    ) -> tuple[Tensor, tuple[Tensor, ...]]:
+        self, state: State, step_size: Tensor, memory: Memory, trials: int
+    ) -> tuple[Tensor, Memory]:
         """Tabulates the steps that the next trials can reach."""
         if state.step.numel() == 0:
             return step_size, (torch.zeros(1, dtype=torch.float64), torch.tensor(0))

@@ -6,12 +6,13 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from flowopt.arguments import real_tensor
+from flowopt.controls.base import Control, Memory
+from flowopt.controls.settings import POSITIVE, STRETCH, number, numbers
 from flowopt.core.interfaces import FlowLike, Point, Scheme, Trial, Verdict
-from flowopt.core.state import Leaves, State, lift, per_trajectory
+from flowopt.core.state import Leaves, lift, per_trajectory
 from flowopt.errors import CompatibilityError, ConfigurationError
 
-Answer = tuple[Tensor, Tensor, tuple[Tensor, ...]]
+Answer = tuple[Tensor, Tensor, Memory]
 
 
 class DampingRule(Protocol):
@@ -41,7 +42,7 @@ class HaganMenhaj:
 
     def __post_init__(self) -> None:
         """Checks the factor."""
-        _check_factor("factor", self.factor)
+        number("factor", self.factor, STRETCH)
 
     def start(self, point: Point) -> tuple[Tensor, ...]:
         """Nothing."""
@@ -128,8 +129,8 @@ class BoldUphill:
 
     def __post_init__(self) -> None:
         """Checks the numbers."""
-        _check_factor("raised", self.raised)
-        _check_factor("lowered", self.lowered)
+        number("raised", self.raised, STRETCH)
+        number("lowered", self.lowered, STRETCH)
         if self.boldness not in (1, 2):
             raise ConfigurationError(f"boldness is 1 or 2, got {self.boldness!r}")
 
@@ -156,7 +157,7 @@ class BoldUphill:
         return accept, torch.where(accept, 1.0 / self.lowered, raised), tuple(memory)
 
 
-class Damping:
+class Damping(Control):
     """Steps of Levenberg and Marquardt under a damping rule, h = 1/μ.
 
     For `LinearlyImplicitEuler`, of whose steps the rules know what the loss ought to lose. With
@@ -175,8 +176,6 @@ class Damping:
     rejects = True
     weighs_loss = True
     sampling = "step"
-    remembers_position = False
-    advances = False
 
     def __init__(
         self, rule: DampingRule, *, damping: float | Tensor = 10.0, least: float | Tensor = 1e-8
@@ -184,40 +183,28 @@ class Damping:
         """See the class."""
         if isinstance(rule, type) or not hasattr(rule, "judge"):
             raise ConfigurationError(f"a damping rule is such as Nielsen(), got {rule!r}")
-        for name, value in {"damping": damping, "least": least}.items():
-            if not bool((real_tensor(name, value) > 0).all()):
-                raise ConfigurationError(f"{name} is positive, got {value!r}")
         self.rule = rule
-        self.damping, self.least = real_tensor("damping", damping), real_tensor("least", least)
+        self.damping = numbers("damping", damping, POSITIVE)
+        self.least = numbers("least", least, POSITIVE)
 
-    def __repr__(self) -> str:
-        """As it is written."""
+    def _written(self) -> list[str]:
         value = self.damping
-        return f"Damping({self.rule!r}, damping={value.item() if value.ndim == 0 else '…'})"
+        return [repr(self.rule), f"damping={value.item() if value.ndim == 0 else '…'}"]
 
     def check(self, flow: FlowLike, scheme: Scheme) -> None:
         """Raises `CompatibilityError` for other steps than those of Levenberg and Marquardt."""
+        super().check(flow, scheme)
         if not (getattr(scheme, "linearly_implicit", False) and flow.symmetric):
             raise CompatibilityError(
                 f"{self!r} judges steps of LinearlyImplicitEuler along the gradient flow, not of "
                 f"{scheme!r} along flow {flow.name!r}: use LyapunovControl or ErrorControl"
             )
 
-    def uses_gradient(self, flow: FlowLike) -> bool:
-        """No."""
-        return False
-
-    def start(self, point: Point, flow: FlowLike) -> tuple[Tensor, tuple[Tensor, ...]]:
+    def start(self, point: Point, flow: FlowLike) -> tuple[Tensor, Memory]:
         """First step size for every trajectory, and what the rule remembers."""
         first = 1.0 / self.damping.to(point.state.time.device)
         first = per_trajectory("damping", first, point.state.batch).clone()
         return first, self.rule.start(point)
-
-    def refresh(
-        self, state: State, step_size: Tensor, memory: tuple[Tensor, ...], trials: int
-    ) -> tuple[Tensor, tuple[Tensor, ...]]:
-        """Nothing to do."""
-        return step_size, memory
 
     def judge(self, trial: Trial) -> Verdict:
         """As the rule says."""
@@ -253,8 +240,3 @@ def gain_ratio(trial: Trial) -> Tensor:
 
 def _dot(one: Leaves, other: Leaves, trial: Trial) -> Tensor:
     return trial.before.state.total(a * b for a, b in zip(one, other, strict=True))
-
-
-def _check_factor(name: str, value: float) -> None:
-    if not value > 1:
-        raise ConfigurationError(f"{name} is more than 1, got {value!r}")

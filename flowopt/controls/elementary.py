@@ -3,18 +3,16 @@
 import torch
 from torch import Tensor
 
+from flowopt.controls.base import Control
 from flowopt.controls.error import SAFETY, SMALLEST_FACTOR
-from flowopt.controls.settings import check_estimate, check_positive, first_steps
-from flowopt.core.interfaces import FlowLike, Point, Scheme, Trial, Verdict
-from flowopt.core.state import State
-from flowopt.errors import ConfigurationError
+from flowopt.controls.settings import AT_LEAST_ONE, POSITIVE, check_estimate, number, numbers
+from flowopt.core.interfaces import FlowLike, Scheme, Trial, Verdict
 
-# An error of zero would make the next step infinite, and one that no shrinking brings back.
+# An error of zero would make the next step infinite.
 SMALLEST_SQUARE = torch.finfo(torch.float64).tiny
-LARGEST_STEP = torch.finfo(torch.float64).max
 
 
-class ElementaryControl:
+class ElementaryControl(Control):
     """Accepts steps whose estimated error is within a tolerance, and remembers nothing.
 
     error = |e| / tolerance ≤ 1, the Euclidean norm over all variables of a trajectory, and
@@ -36,10 +34,8 @@ class ElementaryControl:
     """
 
     rejects = True
-    weighs_loss = False
     sampling = "step"
-    remembers_position = False
-    advances = True
+    shown = ("tolerance", "largest_growth")
 
     def __init__(
         self,
@@ -49,37 +45,19 @@ class ElementaryControl:
         largest_growth: float = 5.0,
     ):
         """See the class."""
-        check_positive(tolerance=tolerance, first_step=first_step)
-        if not largest_growth >= 1:
-            raise ConfigurationError(f"largest_growth is at least 1, got {largest_growth!r}")
-        self.tolerance, self.largest_growth = (
-            torch.tensor(value, dtype=torch.float64) for value in (tolerance, largest_growth)
-        )
-        self.first_step = first_step
+        self.tolerance = number("tolerance", tolerance, POSITIVE)
+        self.largest_growth = number("largest_growth", largest_growth, AT_LEAST_ONE)
+        self.first_step = numbers("first_step", first_step, POSITIVE)
 
-    def __repr__(self) -> str:
-        """As it is written."""
-        numbers = ("tolerance", "largest_growth")
-        values = (f"{name}={getattr(self, name).item():g}" for name in numbers)
-        return f"ElementaryControl({', '.join(values)})"
+    @property
+    def advances(self) -> bool:
+        """Yes: what is rejected is tried again with a shorter step."""
+        return True
 
     def check(self, flow: FlowLike, scheme: Scheme) -> None:
         """Raises `CompatibilityError` without an error estimate, or for noisy flows."""
-        check_estimate(self, flow, scheme)
-
-    def uses_gradient(self, flow: FlowLike) -> bool:
-        """No."""
-        return False
-
-    def start(self, point: Point, flow: FlowLike) -> tuple[Tensor, tuple[Tensor, ...]]:
-        """The first step size for every trajectory, and no memory."""
-        return first_steps(self.first_step, point), ()
-
-    def refresh(
-        self, state: State, step_size: Tensor, memory: tuple[Tensor, ...], trials: int
-    ) -> tuple[Tensor, tuple[Tensor, ...]]:
-        """Nothing to do."""
-        return step_size, memory
+        super().check(flow, scheme)
+        check_estimate(scheme)
 
     def judge(self, trial: Trial) -> Verdict:
         """Accepts errors up to 1; the next step follows this error alone."""
@@ -93,4 +71,4 @@ class ElementaryControl:
         # The error of a step that left the finite numbers, or an error that did, says nothing but
         # that the step was too long.
         factor = torch.where(trial.finite & (square < torch.inf), factor, SMALLEST_FACTOR)
-        return Verdict(accept, torch.clamp(trial.step_size * factor, max=LARGEST_STEP), ())
+        return Verdict(accept, trial.step_size * factor, ())

@@ -3,7 +3,14 @@
 import torch
 from torch import Tensor
 
-from flowopt.controls.settings import check_estimate, check_positive, first_steps
+from flowopt.controls.base import Control, Memory
+from flowopt.controls.settings import (
+    POSITIVE,
+    check_estimate,
+    first_steps,
+    number,
+    numbers,
+)
 from flowopt.core.interfaces import FlowLike, Point, Scheme, Trial, Verdict
 from flowopt.core.state import State, lift
 
@@ -15,7 +22,7 @@ PROPORTIONAL, INTEGRAL = 0.7, 0.4
 SMALLEST_ERROR = 1e-10
 
 
-class ErrorControl:
+class ErrorControl(Control):
     """Accepts steps whose estimated error is within tolerance, each trajectory by itself.
 
     error = RMS over all variables of e / (atol + rtol·max(|z|, |z after|)) ≤ 1, and
@@ -23,12 +30,13 @@ class ErrorControl:
     solution plus one. After a rejection the step does not grow.
 
     Args:
-        rtol: Relative tolerance.
+        rtol: Relative tolerance. Below the spacing of numbers, 2e-16 in float64 and 1e-7 in
+            float32, it counts as that: rounding is no error that a shorter step mends.
         atol: Absolute tolerance, unit of the variables.
         first_step: First step size; estimated from the drift where not given.
 
     Raises:
-        ConfigurationError: A tolerance is not positive.
+        ConfigurationError: A number is not positive and finite.
 
     Reference:
         Gustafsson 1991, ACM Trans. Math. Softw. 17(4), 533; Hairer, Nørsett & Wanner 1993, Solving
@@ -36,49 +44,40 @@ class ErrorControl:
     """
 
     rejects = True
-    weighs_loss = False
-    advances = True
     sampling = "step"
-    remembers_position = False
+    shown = ("rtol", "atol")
 
     def __init__(
         self, *, rtol: float = 1e-6, atol: float = 1e-9, first_step: float | Tensor | None = None
     ):
         """See the class."""
-        check_positive(rtol=rtol, atol=atol, first_step=first_step)
-        self.rtol = torch.tensor(rtol, dtype=torch.float64)
-        self.atol = torch.tensor(atol, dtype=torch.float64)
-        self.first_step = first_step
+        self.rtol = number("rtol", rtol, POSITIVE)
+        self.atol = number("atol", atol, POSITIVE)
+        self.estimates_first = first_step is None
+        if first_step is not None:
+            self.first_step = numbers("first_step", first_step, POSITIVE)
 
-    def __repr__(self) -> str:
-        """As it is written."""
-        return f"ErrorControl(rtol={self.rtol.item():g}, atol={self.atol.item():g})"
+    @property
+    def advances(self) -> bool:
+        """Yes: what is rejected is tried again with a shorter step."""
+        return True
 
     def check(self, flow: FlowLike, scheme: Scheme) -> None:
         """Raises `CompatibilityError` without an error estimate, or for noisy flows."""
-        check_estimate(self, flow, scheme)
+        super().check(flow, scheme)
+        check_estimate(scheme)
 
-    def uses_gradient(self, flow: FlowLike) -> bool:
-        """No."""
-        return False
-
-    def start(self, point: Point, flow: FlowLike) -> tuple[Tensor, tuple[Tensor, ...]]:
+    def start(self, point: Point, flow: FlowLike) -> tuple[Tensor, Memory]:
         """First step size; remembers the log of the last error and whether a step was rejected."""
         state = point.state
         memory = (torch.zeros_like(state.time), torch.zeros_like(state.time, dtype=torch.bool))
-        if self.first_step is not None:
+        if not self.estimates_first:
             return first_steps(self.first_step, point), memory
         slope = flow.drift(state, point.evaluation)
         size = torch.sqrt(self._mean_square(state, state, state))
         speed = torch.sqrt(self._mean_square(slope, state, state))
         tiny = (size < 1e-5) | (speed < 1e-5)
         return torch.where(tiny, 1e-6, 0.01 * size / speed), memory
-
-    def refresh(
-        self, state: State, step_size: Tensor, memory: tuple[Tensor, ...], trials: int
-    ) -> tuple[Tensor, tuple[Tensor, ...]]:
-        """Nothing to do."""
-        return step_size, memory
 
     def judge(self, trial: Trial) -> Verdict:
         """Accepts errors up to 1; the next step follows this error and the one before."""
@@ -113,4 +112,5 @@ class ErrorControl:
 
     def _scale(self, old: Tensor, new: Tensor) -> Tensor:
         size = torch.maximum(torch.abs(old), torch.abs(new))
-        return lift(self.atol, size) + lift(self.rtol, size) * size
+        rtol = torch.clamp(self.rtol, min=torch.finfo(size.dtype).eps)
+        return lift(self.atol, size) + lift(rtol, size) * size

@@ -8,12 +8,11 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from flowopt.arguments import real_tensor
-from flowopt.core.interfaces import FlowLike, Point, Scheme, Trial, Verdict
-from flowopt.core.state import Leaves, State, lift, per_trajectory
+from flowopt.controls.base import Control, Memory
+from flowopt.controls.settings import PART, POSITIVE, first_steps, number, numbers
+from flowopt.core.interfaces import FlowLike, Point, Trial, Verdict
+from flowopt.core.state import Leaves, State, lift
 from flowopt.errors import ConfigurationError
-
-Memory = tuple[Tensor, ...]
 
 # Shares by which the means of a cosine and of its square are renewed at every step.
 MEAN_SHARE, SQUARE_SHARE = 0.05, 0.01
@@ -127,7 +126,7 @@ RULES: dict[str, Rule] = {
 }
 
 
-class ExpectedSlope:
+class ExpectedSlope(Control):
     """Lengthens steps while the next minibatch finds the loss still falling away from the path.
 
     s = ⟨∇L_{n+1}(θ_{n+1}), θ_{n+1} − a⟩ costs nothing: it is the gradient with which the next step
@@ -164,10 +163,7 @@ class ExpectedSlope:
         arXiv 1803.02021.
     """
 
-    rejects = False
-    weighs_loss = False
-    advances = False
-    sampling = "trial"
+    shown = ("gain",)
 
     def __init__(
         self,
@@ -178,31 +174,16 @@ class ExpectedSlope:
         rule: str = "path",
     ):
         """See the class."""
-        if rule not in RULES:
+        if not isinstance(rule, str) or rule not in RULES:
             raise ConfigurationError(f"rule={rule!r}: give one of {', '.join(map(repr, RULES))}")
         gain = RULES[rule].gain if gain is None else gain
-        for name, value, fits, meaning in (
-            ("gain", gain, 0 < gain < math.inf, "is positive and finite"),
-            ("start", start, 0 < start <= 1, "lies in (0, 1]"),
-        ):
-            if not fits:
-                raise ConfigurationError(f"{name} {meaning}, got {value!r}")
-        if not bool((real_tensor("first_step", first_step) > 0).all()):
-            raise ConfigurationError(f"first_step is positive, got {first_step!r}")
-        self.gain = torch.tensor(gain, dtype=torch.float64)
-        self.first_step, self.share, self.rule = first_step, start, rule
+        self.gain = number("gain", gain, POSITIVE)
+        self.share = number("start", start, PART)
+        self.first_step = numbers("first_step", first_step, POSITIVE)
+        self.rule, self.remembers_position = rule, RULES[rule].remembers_position
 
-    def __repr__(self) -> str:
-        """As it is written."""
-        return f"ExpectedSlope(gain={self.gain.item():g}, rule={self.rule!r})"
-
-    @property
-    def remembers_position(self) -> bool:
-        """Whether its memory ends with a position, leaf by leaf."""
-        return RULES[self.rule].remembers_position
-
-    def check(self, flow: FlowLike, scheme: Scheme) -> None:
-        """Fits every flow and scheme."""
+    def _written(self) -> list[str]:
+        return [*super()._written(), f"rule={self.rule!r}"]
 
     def uses_gradient(self, flow: FlowLike) -> bool:
         """Yes: it is what the step's end is judged by."""
@@ -210,16 +191,8 @@ class ExpectedSlope:
 
     def start(self, point: Point, flow: FlowLike) -> tuple[Tensor, Memory]:
         """The first step size, and the rule's memory."""
-        state = point.state
-        first = torch.as_tensor(self.first_step, dtype=torch.float64, device=state.time.device)
-        first = per_trajectory("first_step", self.share * first, state.batch).clone()
-        return first, RULES[self.rule].start(state)
-
-    def refresh(
-        self, state: State, step_size: Tensor, memory: Memory, trials: int
-    ) -> tuple[Tensor, Memory]:
-        """Nothing to do."""
-        return step_size, memory
+        first = first_steps(self.share * self.first_step, point)
+        return first, RULES[self.rule].start(point.state)
 
     def judge(self, trial: Trial) -> Verdict:
         """Accepts; the next step is longer where the loss still falls."""

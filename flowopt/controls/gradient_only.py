@@ -1,20 +1,26 @@
 """Step sizes by the sign of the slope at the end of a step: a search without losses."""
 
-import math
-
 import torch
 from torch import Tensor
 
-from flowopt.controls.settings import check_positive, first_steps
-from flowopt.core.interfaces import FlowLike, Point, Scheme, Trial, Verdict
-from flowopt.core.state import Leaves, State
-from flowopt.errors import CompatibilityError, ConfigurationError
+from flowopt.controls.base import Control, Memory
+from flowopt.controls.settings import (
+    BOUND,
+    POSITIVE,
+    SHARE,
+    STRETCH,
+    first_steps,
+    number,
+    numbers,
+)
+from flowopt.core.interfaces import FlowLike, Point, Trial, Verdict
+from flowopt.core.state import Leaves
 
 # What a search is doing, as it remembers it.
 BEGINS, LENGTHENS, SHORTENS = 0.0, 1.0, -1.0
 
 
-class GradientOnly:
+class GradientOnly(Control):
     """Searches along a step for where the slope changes sign, by gradients alone: GOLS-I.
 
     With the slopes s₀ = ⟨∇L(θ), Δθ⟩ at the start and s = ⟨∇L(θ + Δθ), Δθ⟩ at the end of a trial:
@@ -43,10 +49,7 @@ class GradientOnly:
     """
 
     rejects = True
-    weighs_loss = False
-    advances = False
-    remembers_position = False
-    sampling = "trial"
+    shown = ("factor", "curvature")
 
     def __init__(
         self,
@@ -58,50 +61,20 @@ class GradientOnly:
         smallest_step: float = 1e-8,
     ):
         """See the class."""
-        ranges = {
-            "factor": (factor, 1 < factor < math.inf, "is finite and more than 1"),
-            "curvature": (curvature, 0 <= curvature < 1, "lies in [0, 1)"),
-            "longest_move": (longest_move, longest_move > 0, "is positive"),
-            "smallest_step": (smallest_step, smallest_step > 0, "is positive"),
-        }
-        for name, (value, fits, meaning) in ranges.items():
-            if not fits:
-                raise ConfigurationError(f"{name} {meaning}, got {value!r}")
-        check_positive(first_step=first_step)
-        self.factor, self.curvature, self.longest_move, self.smallest_step = (
-            torch.tensor(value, dtype=torch.float64)
-            for value in (factor, curvature, longest_move, smallest_step)
-        )
-        self.first_step = first_step
-
-    def __repr__(self) -> str:
-        """As it is written."""
-        numbers = ("factor", "curvature")
-        values = (f"{name}={getattr(self, name).item():g}" for name in numbers)
-        return f"GradientOnly({', '.join(values)})"
-
-    def check(self, flow: FlowLike, scheme: Scheme) -> None:
-        """Raises `CompatibilityError` for flows with noise."""
-        if flow.noisy:
-            raise CompatibilityError(
-                f"flow {flow.name!r} has noise, and {self!r} rejects steps: a rejected step would "
-                "need its Brownian path refined; use ExpectedSlope, Constant or Schedule"
-            )
+        self.factor = number("factor", factor, STRETCH)
+        self.curvature = number("curvature", curvature, SHARE)
+        self.longest_move = number("longest_move", longest_move, BOUND)
+        self.smallest_step = number("smallest_step", smallest_step, POSITIVE)
+        self.first_step = numbers("first_step", first_step, POSITIVE)
 
     def uses_gradient(self, flow: FlowLike) -> bool:
         """Yes: it is what the step's end is judged by."""
         return True
 
-    def start(self, point: Point, flow: FlowLike) -> tuple[Tensor, tuple[Tensor, ...]]:
+    def start(self, point: Point, flow: FlowLike) -> tuple[Tensor, Memory]:
         """First step size for every trajectory, and that a search begins."""
         first = first_steps(self.first_step, point)
         return first, (torch.full_like(first, BEGINS),)
-
-    def refresh(
-        self, state: State, step_size: Tensor, memory: tuple[Tensor, ...], trials: int
-    ) -> tuple[Tensor, tuple[Tensor, ...]]:
-        """Nothing to do."""
-        return step_size, memory
 
     def judge(self, trial: Trial) -> Verdict:
         """Takes the trial at which the sign changes; else a longer or a shorter one follows."""

@@ -6,13 +6,16 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from flowopt.controls.settings import check_positive, first_steps
+from flowopt.controls.base import Control, Memory
+from flowopt.controls.settings import FACTOR, GROWTH, SHARE, bounded_steps, first_steps, number
 from flowopt.core.interfaces import Energy, FlowLike, Point, Scheme, Trial, Verdict
-from flowopt.core.state import State
 from flowopt.errors import CompatibilityError, ConfigurationError
 
+# Of a bracket: after so many geometric means nothing is left of it.
+MOST_BISECTIONS = 60
 
-class LyapunovControl:
+
+class LyapunovControl(Control):
     """Accepts steps along which an energy of the flow falls fast enough.
 
     E(after) − E(before) ≤ λ·h·min(Ė, 0), with Ė the energy's rate along the flow where θ is moved:
@@ -54,9 +57,8 @@ class LyapunovControl:
 
     rejects = True
     weighs_loss = True
-    advances = False
     sampling = "step"
-    remembers_position = False
+    shown = ("dissipation", "shrink", "growth")
 
     def __init__(
         self,
@@ -73,50 +75,34 @@ class LyapunovControl:
         cumulative: bool = False,
     ):
         """See the class."""
-        ranges = {
-            "dissipation": (dissipation, 0 <= dissipation < 1, "lies in [0, 1)"),
-            "shrink": (shrink, 0 < shrink < 1, "lies between 0 and 1"),
-            "growth": (growth, 1 <= growth < math.inf, "is finite and at least 1"),
-            "largest_step": (largest_step, largest_step > 0, "is positive"),
-            "bisections": (bisections, bisections in range(61), "is a whole number up to 60"),
-            "model": (model, model is None or 0 < model < 1, "lies between 0 and 1"),
-        }
-        for name, (value, fits, meaning) in ranges.items():
-            if not fits:
-                raise ConfigurationError(f"{name} {meaning}, got {value!r}")
-        check_positive(first_step=first_step)
-        self.dissipation, self.shrink, self.growth, self.largest_step = (
-            torch.tensor(value, dtype=torch.float64)
-            for value in (dissipation, shrink, growth, largest_step)
-        )
+        self.dissipation = number("dissipation", dissipation, SHARE)
+        self.shrink = number("shrink", shrink, FACTOR)
+        self.growth = number("growth", growth, GROWTH)
+        self.first_step, self.largest_step = bounded_steps(first_step, largest_step)
+        self.model = None if model is None else number("model", model, FACTOR)
+        if isinstance(bisections, bool) or bisections not in range(MOST_BISECTIONS + 1):
+            raise ConfigurationError(
+                f"bisections is a whole number up to {MOST_BISECTIONS}, got {bisections!r}"
+            )
         self.energy = energy
-        self.first_step = first_step
         self.restart, self.bisections, self.cumulative = restart, bisections, cumulative
-        self.model = None if model is None else torch.tensor(model, dtype=torch.float64)
         if bisections and model is not None:
             raise ConfigurationError(
                 "bisections and model both say which step comes next: give one of them"
             )
 
-    def __repr__(self) -> str:
-        """As it is written."""
-        numbers = ("dissipation", "shrink", "growth")
-        values = [f"{name}={getattr(self, name).item():g}" for name in numbers]
+    def _written(self) -> list[str]:
+        values = super()._written()
         if self.restart:
             values = [*values[:2], "restart=True"]
         if self.model is not None:
             values += [f"model={self.model.item():g}"]
         values += [f"bisections={self.bisections}"] if self.bisections else []
-        values += ["cumulative=True"] if self.cumulative else []
-        return f"LyapunovControl({', '.join(values)})"
+        return values + (["cumulative=True"] if self.cumulative else [])
 
     def check(self, flow: FlowLike, scheme: Scheme) -> None:
         """Raises `CompatibilityError` for flows with noise or without an energy."""
-        if flow.noisy:
-            raise CompatibilityError(
-                f"flow {flow.name!r} has noise, and {self!r} rejects steps: its energy falls only "
-                "on average; use Constant or Schedule"
-            )
+        super().check(flow, scheme)
         if not flow.energies:
             raise CompatibilityError(
                 f"flow {flow.name!r} declares no energy, which {self!r} needs: give it one, as in "
@@ -132,19 +118,13 @@ class LyapunovControl:
         """Where its energy depends on it."""
         return self._energy(flow).uses_gradient
 
-    def start(self, point: Point, flow: FlowLike) -> tuple[Tensor, tuple[Tensor, ...]]:
+    def start(self, point: Point, flow: FlowLike) -> tuple[Tensor, Memory]:
         """First step size for every trajectory, which it remembers."""
         first = first_steps(self.first_step, point)
         none = torch.zeros_like(first)
         asked = (self._energy(flow).value(*point), none) if self.cumulative else ()
         bracket = (none, none, none) if self.bisections else ()
         return first, (first, *asked, *bracket)
-
-    def refresh(
-        self, state: State, step_size: Tensor, memory: tuple[Tensor, ...], trials: int
-    ) -> tuple[Tensor, tuple[Tensor, ...]]:
-        """Nothing to do."""
-        return step_size, memory
 
     def judge(self, trial: Trial) -> Verdict:
         """Accepts what dissipates enough."""

@@ -1,35 +1,82 @@
-"""What controls that reject share: their settings, and what they ask of flow and scheme."""
+"""Settings of controls: the numbers that they may be, and what is asked of schemes."""
 
-import torch
+import math
+from collections.abc import Callable
+from typing import NamedTuple
+
 from torch import Tensor
 
 from flowopt.arguments import real_tensor
-from flowopt.core.interfaces import FlowLike, Point, Scheme, StepControl
+from flowopt.core.interfaces import Point, Scheme
 from flowopt.core.state import per_trajectory
 from flowopt.errors import CompatibilityError, ConfigurationError
 
 
-def check_positive(**values: float | Tensor | None) -> None:
-    """Raises `ConfigurationError` unless all that is given is positive."""
-    for name, value in values.items():
-        if value is not None and not bool((real_tensor(name, value) > 0).all()):
-            raise ConfigurationError(f"{name} is positive, got {value!r}")
+class Range(NamedTuple):
+    """Numbers that a setting may be, in words and as a condition on a tensor of them."""
+
+    meaning: str
+    holds: Callable[[Tensor], Tensor]
 
 
-def first_steps(first_step: float | Tensor, point: Point) -> Tensor:
-    """The first step size of every trajectory, (*batch,) float64."""
-    time = point.state.time
-    first = torch.as_tensor(first_step, dtype=torch.float64, device=time.device)
-    return per_trajectory("first_step", first, point.state.batch).clone()
+POSITIVE = Range("is positive and finite", lambda x: (x > 0) & (x < math.inf))
+BOUND = Range("is positive", lambda x: x > 0)
+FACTOR = Range("lies between 0 and 1", lambda x: (x > 0) & (x < 1))
+SHARE = Range("lies in [0, 1)", lambda x: (x >= 0) & (x < 1))
+PART = Range("lies in (0, 1]", lambda x: (x > 0) & (x <= 1))
+GROWTH = Range("is finite and at least 1", lambda x: (x >= 1) & (x < math.inf))
+AT_LEAST_ONE = Range("is at least 1", lambda x: x >= 1)
+STRETCH = Range("is finite and more than 1", lambda x: (x > 1) & (x < math.inf))
 
 
-def check_estimate(control: StepControl, flow: FlowLike, scheme: Scheme) -> None:
-    """Raises `CompatibilityError` without an error estimate, or for noisy flows."""
-    if flow.noisy:
-        raise CompatibilityError(
-            f"flow {flow.name!r} has noise, and {control!r} rejects steps: a rejected step would "
-            "need its Brownian path refined; use Constant or Schedule"
+def numbers(name: str, value: object, allowed: Range) -> Tensor:
+    """One number, or one per trajectory, as float64.
+
+    Raises:
+        ConfigurationError: It is no number, or none of those that are allowed.
+    """
+    tensor = real_tensor(name, value)
+    if not bool(allowed.holds(tensor).all()):
+        raise ConfigurationError(f"{name} {allowed.meaning}, got {value!r}")
+    return tensor
+
+
+def number(name: str, value: object, allowed: Range) -> Tensor:
+    """A single number as 0-d float64: a tensor, which a kernel takes as an argument.
+
+    Raises:
+        ConfigurationError: As `numbers`, and for several.
+    """
+    tensor = numbers(name, value, allowed)
+    if tensor.ndim:
+        raise ConfigurationError(f"{name} is a single number, got {value!r}")
+    return tensor
+
+
+def bounded_steps(first_step: object, largest_step: object) -> tuple[Tensor, Tensor]:
+    """The first step, one number or one per trajectory, and the bound of all.
+
+    Raises:
+        ConfigurationError: One is no positive number, or the first is beyond the bound.
+    """
+    first = numbers("first_step", first_step, POSITIVE)
+    largest = number("largest_step", largest_step, BOUND)
+    if bool((first > largest).any()):
+        raise ConfigurationError(
+            f"first_step={first_step!r} is beyond largest_step={largest_step!r}: change one of them"
         )
+    return first, largest
+
+
+def first_steps(first_step: Tensor, point: Point) -> Tensor:
+    """The first step size of every trajectory, (*batch,) float64."""
+    state = point.state
+    first = first_step.to(state.time.device)
+    return per_trajectory("first_step", first, state.batch).clone()
+
+
+def check_estimate(scheme: Scheme) -> None:
+    """Raises `CompatibilityError` for schemes without an estimate of their error."""
     if not scheme.error_order:
         raise CompatibilityError(
             f"{scheme!r} estimates no error: use RungeKutta('dopri5') or RungeKutta('heun')"

@@ -5,13 +5,13 @@ import math
 import torch
 from torch import Tensor
 
-from flowopt.controls.settings import check_positive, first_steps
-from flowopt.core.interfaces import FlowLike, Point, Scheme, Trial, Verdict
-from flowopt.core.state import State
-from flowopt.errors import CompatibilityError, ConfigurationError
+from flowopt.controls.base import Control
+from flowopt.controls.settings import FACTOR, GROWTH, bounded_steps, number
+from flowopt.core.interfaces import FlowLike, Scheme, Trial, Verdict
+from flowopt.errors import CompatibilityError
 
 
-class Solved:
+class Solved(Control):
     """Takes every step that its scheme could solve, and a shorter one where it could not.
 
     h·growth after a step, h·shrink after a failure. For `flowopt.Projected` and
@@ -34,9 +34,8 @@ class Solved:
 
     rejects = True
     weighs_loss = True
-    advances = False
-    remembers_position = False
     sampling = "step"
+    shown = ("shrink", "growth")
 
     def __init__(
         self,
@@ -47,45 +46,18 @@ class Solved:
         largest_step: float = math.inf,
     ):
         """See the class."""
-        ranges = {
-            "shrink": (shrink, 0 < shrink < 1, "lies between 0 and 1"),
-            "growth": (growth, 1 <= growth < math.inf, "is finite and at least 1"),
-            "largest_step": (largest_step, largest_step > 0, "is positive"),
-        }
-        for name, (value, fits, meaning) in ranges.items():
-            if not fits:
-                raise ConfigurationError(f"{name} {meaning}, got {value!r}")
-        check_positive(first_step=first_step)
-        self.shrink, self.growth, self.largest_step = (
-            torch.tensor(value, dtype=torch.float64) for value in (shrink, growth, largest_step)
-        )
-        self.first_step = first_step
-
-    def __repr__(self) -> str:
-        """As it is written."""
-        return f"Solved(shrink={self.shrink.item():g}, growth={self.growth.item():g})"
+        self.shrink = number("shrink", shrink, FACTOR)
+        self.growth = number("growth", growth, GROWTH)
+        self.first_step, self.largest_step = bounded_steps(first_step, largest_step)
 
     def check(self, flow: FlowLike, scheme: Scheme) -> None:
         """Raises `CompatibilityError` for schemes that solve nothing."""
+        super().check(flow, scheme)
         if not getattr(scheme, "solves", False):
             raise CompatibilityError(
                 f"{self!r} would take every step of {scheme!r}, which solves no equation: use "
                 "LyapunovControl, ErrorControl or Constant"
             )
-
-    def uses_gradient(self, flow: FlowLike) -> bool:
-        """No."""
-        return False
-
-    def start(self, point: Point, flow: FlowLike) -> tuple[Tensor, tuple[Tensor, ...]]:
-        """First step size for every trajectory."""
-        return first_steps(self.first_step, point), ()
-
-    def refresh(
-        self, state: State, step_size: Tensor, memory: tuple[Tensor, ...], trials: int
-    ) -> tuple[Tensor, tuple[Tensor, ...]]:
-        """Nothing to do."""
-        return step_size, memory
 
     def judge(self, trial: Trial) -> Verdict:
         """Accepts what is finite and solved."""

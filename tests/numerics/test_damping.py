@@ -134,8 +134,8 @@ def test_other_steps_are_refused(scheme, flow):
         (lambda: Damping(Nielsen), "such as Nielsen"),
         (lambda: Damping(Nielsen(), damping=0.0), "damping is positive"),
         (lambda: Damping(Nielsen(), least=-1.0), "least is positive"),
-        (lambda: HaganMenhaj(factor=1.0), "factor is more than 1"),
-        (lambda: BoldUphill(lowered=0.5), "lowered is more than 1"),
+        (lambda: HaganMenhaj(factor=1.0), "factor is finite and more than 1"),
+        (lambda: BoldUphill(lowered=0.5), "lowered is finite and more than 1"),
         (lambda: BoldUphill(boldness=3), "boldness is 1 or 2"),
     ],
 )
