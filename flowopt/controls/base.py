@@ -1,16 +1,18 @@
 """What step controls have in common."""
 
+from abc import ABC, abstractmethod
+
 from torch import Tensor
 
 from flowopt.controls.settings import first_steps
-from flowopt.core.interfaces import FlowLike, Point, Scheme
+from flowopt.core.interfaces import FlowLike, Point, Scheme, Trial, Verdict
 from flowopt.core.state import State
 from flowopt.errors import CompatibilityError
 
 Memory = tuple[Tensor, ...]
 
 
-class Control:
+class Control(ABC):
     """What step controls have in common: each says where it differs, and has a `judge`.
 
     This one accepts every trial and remembers nothing. What the attributes mean is written in
@@ -61,3 +63,7 @@ class Control:
     ) -> tuple[Tensor, Memory]:
         """Nothing to do."""
         return step_size, memory
+
+    @abstractmethod
+    def judge(self, trial: Trial) -> Verdict:
+        """Whether to accept, and the next step size, of which each control has its own."""

@@ -3,6 +3,7 @@
 from flowopt.schemes.balanced.energy_midpoint import EnergyMidpoint
 from flowopt.schemes.balanced.projected import Projected
 from flowopt.schemes.coefficients import TABLEAUX
+from flowopt.schemes.drift import DriftScheme
 from flowopt.schemes.euler import Euler
 from flowopt.schemes.euler_richardson import EulerRichardson
 from flowopt.schemes.linearly_implicit import LinearlyImplicitEuler
@@ -13,6 +14,7 @@ from flowopt.schemes.tableau import Tableau
 
 __all__ = [
     "TABLEAUX",
+    "DriftScheme",
     "EnergyMidpoint",
     "Euler",
     "EulerMaruyama",

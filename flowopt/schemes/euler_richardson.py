@@ -8,13 +8,13 @@ from torch import Tensor
 from flowopt.core.interfaces import Evaluate, FlowLike, Noise, Point, Proposal
 from flowopt.core.state import State
 from flowopt.errors import CompatibilityError
-from flowopt.schemes.drift import check_drift_scheme
+from flowopt.schemes.drift import DriftScheme
 
 # How far along the step the probe is, and the order that follows.
 VARIANTS = {"textbook": (0.5, 2.0), "author": (1.0, 1.0)}
 
 
-class EulerRichardson:
+class EulerRichardson(DriftScheme):
     """Euler–Richardson: the drift d₁ at a probe takes the whole step, z + h·d₁.
 
     The probe z + s·h·d₀ is half an Euler step away (s = ½), and the step that of the midpoint rule,
@@ -39,8 +39,6 @@ class EulerRichardson:
     """
 
     error_order = 1
-    interpolant_order = 0
-    regular_start = True
 
     def __init__(self, variant: str = "textbook"):
         """See the class."""
@@ -54,10 +52,6 @@ class EulerRichardson:
         """As it is written."""
         return f"EulerRichardson({self.variant!r})"
 
-    def check(self, flow: FlowLike) -> None:
-        """Raises `CompatibilityError` for noisy flows and drifts without a value at the start."""
-        check_drift_scheme(self, flow)
-
     def order(self, flow: FlowLike) -> float:
         """2, or 1 in the author's form."""
         return VARIANTS[self.variant][1]
@@ -65,14 +59,6 @@ class EulerRichardson:
     def gradient_evaluations(self, flow: FlowLike) -> int:
         """2, whatever the flow."""
         return 2
-
-    def ends_with_gradient(self, flow: FlowLike) -> bool:
-        """Its gradients are taken at the start and at the probe."""
-        return False
-
-    def closure_free(self, flow: FlowLike) -> bool:
-        """The probe needs a gradient away from the start."""
-        return False
 
     def step(
         self, flow: FlowLike, state: State, step_size: Tensor, evaluate: Evaluate, noise: Noise

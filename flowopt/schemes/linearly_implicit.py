@@ -14,7 +14,7 @@ from flowopt.core.evaluation import Evaluation, Evaluator
 from flowopt.core.interfaces import FlowLike, Noise, Proposal
 from flowopt.core.state import Leaves, State, from_rows, lift
 from flowopt.errors import CompatibilityError, ConfigurationError
-from flowopt.schemes.drift import check_drift_scheme
+from flowopt.schemes.drift import DriftScheme
 
 # Beyond, a dense matrix per trajectory is too much: that of the Hessian, which costs a product per
 # column, and that of Gauss and Newton.
@@ -23,7 +23,7 @@ MOST_COLUMNS, MOST_NUMBERS = 512, 4096
 MOST_BEND = 0.75
 
 
-class LinearlyImplicitEuler:
+class LinearlyImplicitEuler(DriftScheme):
     """Linearly implicit (Rosenbrock) Euler, z + h(I − hJ)⁻¹·drift(z) with J = ∂drift/∂z: order 1.
 
     Stable at any step size where the flow contracts. J holds the Hessian of the loss, through
@@ -56,9 +56,6 @@ class LinearlyImplicitEuler:
     """
 
     linearly_implicit = True
-    error_order = 0
-    interpolant_order = 0
-    regular_start = True
 
     def __init__(
         self,
@@ -88,7 +85,7 @@ class LinearlyImplicitEuler:
 
     def check(self, flow: FlowLike) -> None:
         """Raises `CompatibilityError` for noise, and for J that is infinite or unfit."""
-        check_drift_scheme(self, flow)
+        super().check(flow)
         if flow.steep_at_start:
             raise CompatibilityError(
                 f"the derivative of the drift of flow {flow.name!r} is infinite at the start, and "
@@ -110,17 +107,9 @@ class LinearlyImplicitEuler:
                 f"flow {flow.name!r}"
             )
 
-    def order(self, flow: FlowLike) -> float:
-        """1, whatever the flow."""
-        return 1.0
-
     def gradient_evaluations(self, flow: FlowLike) -> int:
         """The gradient at the start, and once more with what products with the Hessian need."""
         return 1 if self.gauss_newton else 2
-
-    def ends_with_gradient(self, flow: FlowLike) -> bool:
-        """The gradients are those at the start."""
-        return False
 
     def closure_free(self, flow: FlowLike) -> bool:
         """Products with the Hessian need the loss as a function."""

@@ -12,11 +12,11 @@ from flowopt.core.interfaces import Evaluate, FlowLike, Noise, Proposal
 from flowopt.core.state import State
 from flowopt.errors import CompatibilityError
 from flowopt.schemes.coefficients import TABLEAUX
-from flowopt.schemes.drift import check_drift_scheme
+from flowopt.schemes.drift import DriftScheme
 from flowopt.schemes.tableau import Tableau
 
 
-class RungeKutta:
+class RungeKutta(DriftScheme):
     """An explicit Runge–Kutta method.
 
     Args:
@@ -30,8 +30,6 @@ class RungeKutta:
         Hairer, Nørsett & Wanner 1993, Solving Ordinary Differential Equations I, chapter II.
     """
 
-    regular_start = True
-
     def __init__(self, tableau: str | Tableau):
         """See the class."""
         known = isinstance(tableau, str) and tableau in TABLEAUX
@@ -42,14 +40,12 @@ class RungeKutta:
                 + (f"; did you mean {close[0]!r}?" if close else "")
             )
         self.tableau = tableau if isinstance(tableau, Tableau) else TABLEAUX[tableau]
+        self.error_order = self.tableau.embedded_order
+        self.interpolant_order = self.tableau.interpolant_order if self.tableau.interpolant else 0
 
     def __repr__(self) -> str:
         """As it is written."""
         return f"RungeKutta({self.tableau.name!r})"
-
-    def check(self, flow: FlowLike) -> None:
-        """Raises `CompatibilityError` for noisy flows and drifts without a value at the start."""
-        check_drift_scheme(self, flow)
 
     def order(self, flow: FlowLike) -> float:
         """The tableau's order, whatever the flow."""
@@ -62,20 +58,6 @@ class RungeKutta:
     def ends_with_gradient(self, flow: FlowLike) -> bool:
         """Whether the last stage is the first of the next step."""
         return self.tableau.reuses_last_stage
-
-    def closure_free(self, flow: FlowLike) -> bool:
-        """Several stages need gradients away from the start."""
-        return len(self.tableau.weights) == 1 and flow.damping is None
-
-    @property
-    def error_order(self) -> int:
-        """Order of the embedded solution; 0 for none."""
-        return self.tableau.embedded_order
-
-    @property
-    def interpolant_order(self) -> int:
-        """Order of the states within a step; 0 for none."""
-        return self.tableau.interpolant_order if self.tableau.interpolant else 0
 
     def step(
         self, flow: FlowLike, state: State, step_size: Tensor, evaluate: Evaluate, noise: Noise

@@ -8,10 +8,10 @@ from torch import Tensor
 from flowopt.core.interfaces import Evaluate, FlowLike, Key, Noise, Proposal
 from flowopt.core.state import Leaves, State
 from flowopt.errors import CompatibilityError
-from flowopt.schemes.drift import check_summed_scheme
+from flowopt.schemes.drift import DriftScheme, check_summed_scheme
 
 
-class EulerMaruyama:
+class EulerMaruyama(DriftScheme):
     """Euler–Maruyama, z + h·drift(z) + √h·σ(z)ξ: weak order 1, one gradient per step.
 
     Reference:
@@ -19,35 +19,11 @@ class EulerMaruyama:
         Stochastic Differential Equations, section 14.1.
     """
 
-    error_order = 0
-    interpolant_order = 0
-    regular_start = True
-
-    def __repr__(self) -> str:
-        """As it is written."""
-        return "EulerMaruyama()"
-
     def check(self, flow: FlowLike) -> None:
         """Raises `CompatibilityError` without noise, or where the noise depends on itself."""
         if not flow.noisy:
             raise CompatibilityError(f"flow {flow.name!r} has no noise: use Euler()")
         check_summed_scheme(self, flow)
-
-    def order(self, flow: FlowLike) -> float:
-        """Weak order 1, whatever the flow."""
-        return 1.0
-
-    def gradient_evaluations(self, flow: FlowLike) -> int:
-        """1, whatever the flow."""
-        return 1
-
-    def ends_with_gradient(self, flow: FlowLike) -> bool:
-        """The only gradient is the one at the start."""
-        return False
-
-    def closure_free(self, flow: FlowLike) -> bool:
-        """The gradient at the start is all that it needs."""
-        return flow.damping is None
 
     def step(
         self, flow: FlowLike, state: State, step_size: Tensor, evaluate: Evaluate, noise: Noise
@@ -58,7 +34,7 @@ class EulerMaruyama:
         return Proposal(state.plus([(step_size, drift), (torch.ones_like(step_size), kick)]))
 
 
-class LeimkuhlerMatthews:
+class LeimkuhlerMatthews(DriftScheme):
     """Leimkuhler and Matthews' method, θ + h·drift(θ) + √h·σ(ξₙ + ξₙ₊₁)/2, one gradient per step.
 
     For overdamped flows with additive noise. Steps share their normals with the next, so averages
@@ -68,14 +44,6 @@ class LeimkuhlerMatthews:
         Leimkuhler & Matthews 2013, Appl. Math. Res. Express 2013(1), 34; Leimkuhler, Matthews &
         Tretyakov 2014, Proc. R. Soc. A 470, 20140120.
     """
-
-    error_order = 0
-    interpolant_order = 0
-    regular_start = True
-
-    def __repr__(self) -> str:
-        """As it is written."""
-        return "LeimkuhlerMatthews()"
 
     def check(self, flow: FlowLike) -> None:
         """Raises `CompatibilityError` unless additive noise drives θ and nothing else moves."""
@@ -91,18 +59,6 @@ class LeimkuhlerMatthews:
     def order(self, flow: FlowLike) -> float:
         """Weak order 1 at a fixed time; equilibrium averages have order 2."""
         return 1.0
-
-    def gradient_evaluations(self, flow: FlowLike) -> int:
-        """1, whatever the flow."""
-        return 1
-
-    def ends_with_gradient(self, flow: FlowLike) -> bool:
-        """The only gradient is the one at the start."""
-        return False
-
-    def closure_free(self, flow: FlowLike) -> bool:
-        """The gradient at the start is all that it needs."""
-        return flow.damping is None
 
     def step(
         self, flow: FlowLike, state: State, step_size: Tensor, evaluate: Evaluate, noise: Noise

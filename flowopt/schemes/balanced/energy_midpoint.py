@@ -9,14 +9,14 @@ from flowopt.core.evaluation import Evaluation, Evaluator
 from flowopt.core.interfaces import FlowLike, Noise, Proposal
 from flowopt.core.state import Leaves, State, lift
 from flowopt.errors import CompatibilityError
-from flowopt.schemes.drift import check_drift_scheme
+from flowopt.schemes.drift import DriftScheme
 
 VARIANTS = ("mean", "author")
 # Square of a momentum below which the author's form begins anew.
 AT_REST = 1e-12
 
 
-class EnergyMidpoint:
+class EnergyMidpoint(DriftScheme):
     """Momentum whose mean over a step is as long as the balance of energy asks.
 
     With the gradient at the start, the midpoint rule for the momentum q gives a mean w. θ⁺ moves
@@ -43,9 +43,6 @@ class EnergyMidpoint:
     """
 
     solves = True
-    error_order = 0
-    interpolant_order = 0
-    regular_start = True
 
     def __init__(self, variant: str = "mean"):
         """See the class."""
@@ -61,25 +58,13 @@ class EnergyMidpoint:
 
     def check(self, flow: FlowLike) -> None:
         """Raises `CompatibilityError` unless the flow has θ, one momentum, and an energy of it."""
-        check_drift_scheme(self, flow)
+        super().check(flow)
         momenta = flow.energy(flow.energies[0]).momenta if flow.energies else ()
         if len(momenta) != 1 or flow.variables[1:] != momenta or flow.scalars:
             raise CompatibilityError(
                 f"{self!r} needs a flow of theta and one momentum, whose first energy is quadratic "
                 f"in it, as heavy_ball(), unlike flow {flow.name!r}: use Projected(Euler())"
             )
-
-    def order(self, flow: FlowLike) -> float:
-        """1, whatever the flow."""
-        return 1.0
-
-    def gradient_evaluations(self, flow: FlowLike) -> int:
-        """The one at the start."""
-        return 1
-
-    def ends_with_gradient(self, flow: FlowLike) -> bool:
-        """At its end it takes the loss alone."""
-        return False
 
     def closure_free(self, flow: FlowLike) -> bool:
         """The loss is taken away from the start."""

@@ -10,7 +10,7 @@ from flowopt.core.evaluation import Evaluator
 from flowopt.core.interfaces import FlowLike, Noise, Proposal, Scheme
 from flowopt.core.state import State, lift
 from flowopt.errors import CompatibilityError, ConfigurationError
-from flowopt.schemes.drift import check_summed_scheme
+from flowopt.schemes.drift import DriftScheme, check_summed_scheme
 
 # Iterations beyond which one trial of a shorter step is cheaper.
 MOST_ITERATIONS = 50
@@ -18,7 +18,7 @@ MOST_ITERATIONS = 50
 ROUNDING = 8.0
 
 
-class Projected:
+class Projected(DriftScheme):
     """A step z* of another scheme, moved along an energy's slope to the value it ought to have.
 
     z⁺ = z* + λd with E(z⁺) = T, for schemes of order 1 with T = E(z) + h·Ė(z), for others with
@@ -53,9 +53,6 @@ class Projected:
     """
 
     solves = True
-    error_order = 0
-    interpolant_order = 0
-    regular_start = True
 
     def __init__(
         self,
@@ -70,14 +67,15 @@ class Projected:
         """See the class."""
         if isinstance(scheme, type) or not hasattr(scheme, "step"):
             raise ConfigurationError(f"a scheme is such as Euler(), got {scheme!r}")
-        if iterations not in range(1, MOST_ITERATIONS + 1):
+        whole = isinstance(iterations, int) and not isinstance(iterations, bool)
+        if not (whole and 1 <= iterations <= MOST_ITERATIONS):
             raise ConfigurationError(
                 f"iterations is a whole number from 1 to {MOST_ITERATIONS}, got {iterations!r}"
             )
         for name, value in {"rtol": rtol, "atol": atol}.items():
-            if not value >= 0:
-                raise ConfigurationError(f"{name} is at least 0, got {value!r}")
-        if unit is not None and not 0 < unit < math.inf:
+            if not (isinstance(value, int | float) and 0 <= value < math.inf):
+                raise ConfigurationError(f"{name} is a finite number of at least 0, got {value!r}")
+        if unit is not None and not (isinstance(unit, int | float) and 0 < unit < math.inf):
             raise ConfigurationError(f"unit is positive and finite, got {unit!r}")
         self.scheme, self.energy, self.iterations = scheme, energy, iterations
         self.rtol, self.atol, self.unit = rtol, atol, unit
@@ -110,10 +108,6 @@ class Projected:
     def gradient_evaluations(self, flow: FlowLike) -> int:
         """One more than the scheme takes, for the slope of the energy."""
         return self.scheme.gradient_evaluations(flow) + 1
-
-    def ends_with_gradient(self, flow: FlowLike) -> bool:
-        """The last gradient is taken before θ is moved along it."""
-        return False
 
     def closure_free(self, flow: FlowLike) -> bool:
         """The slope is taken away from the start, and losses besides."""
