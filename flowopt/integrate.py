@@ -77,7 +77,7 @@ def integrate(
             "step_size", energies of the flow, "energy" for its first; or name → (every, function of
             (state, evaluation)); or function → every. "position" or a state variable → increasing
             times, (time,) float64: interpolated there.
-        seed: Of noise and minibatches.
+        seed: Of noise and minibatches. What a module draws itself (dropout) is torch's own.
         noise: Where random numbers come from instead of `seed`, such as a Brownian path by
             `flowopt.adapters`; steps are then made in eager torch.
         compile: True for a native kernel, False for eager torch, "auto" for the engine of a run

@@ -16,13 +16,15 @@ from flowopt.core.interfaces import (
     Oracle,
     Point,
     Proposal,
+    Sample,
     Scheme,
     StepControl,
 )
 from flowopt.core.noise import seeded_noise
 from flowopt.core.oracle import Problem, as_oracle, drawn
+from flowopt.core.probing import same_loss
 from flowopt.core.state import Leaves, State
-from flowopt.errors import ConfigurationError, DataError
+from flowopt.errors import CompatibilityError, ConfigurationError, DataError
 from flowopt.stepper import Carry, Stepper
 from flowopt.stop import Stop, tried_stop
 
@@ -82,10 +84,17 @@ def joined(
     sampled = control.sampling == "step" and oracle.draw(first, seed, batch) is not None
     view = solving(oracle, flow.damping)
 
+    def sample() -> Sample:
+        draw = partial(oracle.draw, seed=seed, batch=batch)
+        return drawn(draw, step) if sampled else draw(first - behind)
+
+    # Of several trajectories a loss that draws is refused anyway, where it is vectorised.
+    if control.rejects and control.sampling == "step" and not batch:
+        _check_repeats(control, partial(oracle.losses, position, sample()))
+
     @cache
     def evaluate() -> Evaluation:
-        draw = partial(oracle.draw, seed=seed, batch=batch)
-        return view.evaluate(position, drawn(draw, step) if sampled else draw(first - behind))
+        return view.evaluate(position, sample())
 
     state = earlier or _begun(flow, scheme, control, position, step, evaluate)
     stepper = Stepper(
@@ -100,6 +109,17 @@ def joined(
         sampled=sampled,
     )
     return Plan(stepper, state, first, evaluate)
+
+
+def _check_repeats(control: StepControl, loss: Callable[[], Tensor]) -> None:
+    """Raises `CompatibilityError` where a loss is another one when it is called again."""
+    first, again = loss(), loss()
+    if not same_loss(first, again):
+        raise CompatibilityError(
+            f"the loss was {float(first):g} and, called again at the same place, {float(again):g}: "
+            f"{control!r} compares losses of one sample, so that the loss must draw no random "
+            "numbers: use module.eval(), or a control that never rejects"
+        )
 
 
 def _begun(

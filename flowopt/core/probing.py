@@ -8,6 +8,8 @@ from torch import Tensor
 from flowopt.errors import DataError
 
 PROBES = 3
+# By how much two identical calls of a loss may differ: sums on a GPU have no fixed order.
+SAME_LOSS = 1e-5
 
 
 def probed(loss: Callable, dim: int, dtype: torch.dtype, device: torch.device) -> Callable:
@@ -80,7 +82,14 @@ def _agree(batched: object, expected: Tensor) -> bool:
     """Whether a function of all points gave what it gives one by one."""
     if not isinstance(batched, Tensor) or batched.shape != expected.shape:
         return False
-    return torch.allclose(batched, expected, rtol=1e-4, atol=1e-6, equal_nan=True)
+    # Of the largest: a loss may have any unit, and sums round.
+    rounding = 1e-6 * float(expected.abs().nan_to_num(0.0, 0.0, 0.0).max())
+    return torch.allclose(batched, expected, rtol=1e-4, atol=rounding, equal_nan=True)
+
+
+def same_loss(first: Tensor, again: Tensor) -> bool:
+    """Whether a loss is the same when it is called again, sums in another order apart."""
+    return torch.allclose(first, again.detach().to(first), rtol=SAME_LOSS, equal_nan=True)
 
 
 def _points(dim: int, dtype: torch.dtype, device: torch.device) -> Tensor:

@@ -5,6 +5,7 @@ from sympy import sqrt
 from torch import Tensor
 
 from flowopt.flows.equations.equation_flow import EquationFlow
+from flowopt.flows.equations.hyperparameters import check_not_negative
 from flowopt.symbolic.language import LOSS, Equations, Term, g, p, symbol, theta
 
 friction, temperature = symbol("friction"), symbol("temperature")
@@ -39,6 +40,9 @@ def langevin(*, friction: float | Tensor = 1.0, temperature: float | Tensor) -> 
         temperature: T, in units of the loss as given: for a mean loss over N data, 1/N samples the
             posterior.
 
+    Raises:
+        DefinitionError: The temperature is negative.
+
     Reference:
         Leimkuhler & Matthews 2013, Appl. Math. Res. Express 2013(1), 34.
     """
@@ -46,6 +50,7 @@ def langevin(*, friction: float | Tensor = 1.0, temperature: float | Tensor) -> 
         friction = friction.to(torch.float64).clamp(max=MOST_FRICTION)
     elif isinstance(friction, float):
         friction = min(friction, MOST_FRICTION)
+    check_not_negative("langevin", temperature=temperature)
     return EquationFlow(LANGEVIN, name="langevin", friction=friction, temperature=temperature)
 
 
@@ -58,7 +63,11 @@ def overdamped_langevin(*, temperature: float | Tensor) -> EquationFlow:
         temperature: T, in units of the loss as given: for a mean loss over N data, 1/N samples the
             posterior.
 
+    Raises:
+        DefinitionError: The temperature is negative.
+
     Reference:
         Roberts & Tweedie 1996, Bernoulli 2(4), 341.
     """
+    check_not_negative("overdamped_langevin", temperature=temperature)
     return EquationFlow(OVERDAMPED_LANGEVIN, name="overdamped_langevin", temperature=temperature)

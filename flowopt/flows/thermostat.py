@@ -3,6 +3,7 @@
 from torch import Tensor
 
 from flowopt.flows.equations.equation_flow import EquationFlow
+from flowopt.flows.equations.hyperparameters import check_not_negative
 from flowopt.symbolic.language import LOSS, Equations, Term, g, p, symbol, theta, total
 
 xi, heat = symbol("xi"), symbol("heat")
@@ -41,9 +42,13 @@ def nose_hoover(*, temperature: float | Tensor, coupling: float | Tensor = 1.0) 
         temperature: T, in units of the loss as given.
         coupling: ε, 1/(loss·time²).
 
+    Raises:
+        DefinitionError: The temperature is negative.
+
     Reference:
         Hoover 1985, Phys. Rev. A 31, 1695.
     """
+    check_not_negative("nose_hoover", temperature=temperature)
     return EquationFlow(NOSE_HOOVER, name="nose_hoover", temperature=temperature, coupling=coupling)
 
 
@@ -66,9 +71,13 @@ def adaptive_langevin(
         driving_noise: σ of the momentum's own noise.
         coupling: ε of the thermostat, one ξ for each block of parameters.
 
+    Raises:
+        DefinitionError: The temperature is negative.
+
     Reference:
         Leimkuhler & Shang 2016, SIAM J. Sci. Comput. 38(2), A712.
     """
+    check_not_negative("adaptive_langevin", temperature=temperature)
     return EquationFlow(
         ADAPTIVE_LANGEVIN,
         name="adaptive_langevin",

@@ -9,7 +9,6 @@ Reference:
 """
 
 import math
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,12 +17,27 @@ from torch import Tensor
 from torch.nn.functional import silu
 
 from flowopt.errors import ConfigurationError
-from flowopt.problems.landscapes import CriticalCurve, CriticalPoint, Landscape
+from flowopt.problems.landscapes import CriticalPoint, Landscape
+from flowopt.problems.neurons import (
+    GELU_SCALE,
+    POLY_TWO,
+    Function,
+    Polynomial,
+    Residual,
+    Squared,
+    bell_wall,
+    bell_width,
+    double_exponential,
+    flat_loss,
+    flat_residual,
+    gelu,
+    rational_loss,
+)
+from flowopt.problems.valleys import WITH_CURVES
 
 GOLDEN = (1 + math.sqrt(5)) / 2
 # W(1/e): (1 + z)·eᶻ⁺¹ = 1 has the root z = −(1 + W(1/e)), where z/(1 + e⁻ᶻ) turns.
 LAMBERT = 0.2784645427610738
-GELU_SCALE = 1.702
 
 # Rows: coefficients of z₁ and of z₂ in (w, b). One neuron at x = 0 and 1, and at x = −1 and 1.
 Forms = tuple[tuple[int, int], tuple[int, int]]
@@ -43,11 +57,11 @@ class Part:
         residual: r(z) with G = ½r²; None where there is no smooth one.
     """
 
-    function: Callable[[Tensor], Tensor]
+    function: Function
     critical: tuple[float, ...]
     degenerate: dict[float, str]
     reach: float = math.inf
-    residual: Callable[[Tensor], Tensor] | None = None
+    residual: Function | None = None
 
 
 @dataclass(frozen=True)
@@ -60,94 +74,31 @@ class Family:
     forms: Forms = COUPLED
 
 
-def _polynomial(*coefficients: int) -> Callable[[Tensor], Tensor]:
-    """From the highest power, by Horner's rule: exact to the bit wherever the numbers allow."""
-
-    def value(z: Tensor) -> Tensor:
-        result = coefficients[0] * z
-        for coefficient in coefficients[1:-1]:
-            result = (result + coefficient if coefficient else result) * z
-        return result + coefficients[-1] if coefficients[-1] else result
-
-    return value
-
-
-def _squared(activation: Callable[[Tensor], Tensor], target: float = 0.0) -> Callable:
-    """¼ (σ − y)²: half the squared error, averaged over two data."""
-
-    def value(z: Tensor) -> Tensor:
-        error = activation(z) - target if target else activation(z)
-        return 0.25 * error * error
-
-    return value
-
-
-def _error(activation: Callable[[Tensor], Tensor], target: float = 0.0) -> Callable:
-    """The residual (σ − y)/√2, half of whose square is `_squared`."""
-    return lambda z: (activation(z) - target) * math.sqrt(0.5)
-
-
 def _twice(
-    function: Callable[[Tensor], Tensor],
+    function: Function,
     *critical: float,
     degenerate: dict[float, str] | None = None,
     reach: float = math.inf,
-    residual: Callable[[Tensor], Tensor] | None = None,
+    residual: Function | None = None,
 ) -> tuple[Part, Part]:
     part = Part(function, critical, degenerate or {}, reach, residual)
     return part, part
 
 
-def _neuron(activation: Callable[[Tensor], Tensor], *critical: float, **more: Any) -> tuple:
-    return _twice(_squared(activation), *critical, residual=_error(activation), **more)
+def _neuron(activation: Function, *critical: float, **more: Any) -> tuple:
+    return _twice(Squared(activation), *critical, residual=Residual(activation), **more)
 
 
 def _tanh_parts(first: float, second: float) -> tuple[Part, Part]:
     one, other = (
-        Part(_squared(torch.tanh, y), (math.atanh(y),), {}, residual=_error(torch.tanh, y))
+        Part(Squared(torch.tanh, y), (math.atanh(y),), {}, residual=Residual(torch.tanh, y))
         for y in (first, second)
     )
     return one, other
 
 
-def _rational(z: Tensor) -> Tensor:
-    """−½ ln σ, σ = K (1 + z²)/(z² − 2z + 2) with maximum 1: cross-entropy for targets 1."""
-    return 0.5 * torch.log((z * z - 2 * z + 2) * ((3 + math.sqrt(5)) / 2) / (1 + z * z))
-
-
-def _bell_wall(s: Tensor) -> Tensor:
-    """Cross-entropy of σ = exp(−z²/2) at x = 0, 1, 2 with targets 1, 0, 1: what s = w + b adds."""
-    half = 0.5 * s * s
-    return (s * s - torch.log(-torch.expm1(-half))) / 3
-
-
-def _bell_width(w: Tensor) -> Tensor:
-    return w * w / 3
-
-
-def _flat(z: Tensor) -> Tensor:
-    """exp(−1/z²), which underflows to zero long before z² is too small to divide by."""
-    return torch.exp(-1 / (z * z).clamp(min=1e-3))
-
-
-def _flat_root(z: Tensor) -> Tensor:
-    return math.sqrt(2.0) * torch.exp(-0.5 / (z * z).clamp(min=1e-3))
-
-
-def _gelu(z: Tensor) -> Tensor:
-    return z * torch.sigmoid(GELU_SCALE * z)
-
-
-def _double_exponential(z: Tensor) -> Tensor:
-    """σ = exp((z⁴ − 2z²)/2)."""
-    square = z * z
-    return torch.exp(0.5 * square * (square - 2))
-
-
 _HALF_PI = math.pi / 2
 _WELL = math.sqrt(2 * math.log(1.5))
-POLY_TWO = _polynomial(1, 0, -1)
-
 FAMILIES: dict[str, Family] = {
     "poly_two": Family(
         "Neuron z² − 1: isolated regular critical points, quartic growth",
@@ -155,16 +106,16 @@ FAMILIES: dict[str, Family] = {
     ),
     "poly_three": Family(
         "Neuron 2z³ − 3z² + 5: steep and flat minima of different values",
-        _neuron(_polynomial(2, -3, 0, 5), -1, 0, 1),
+        _neuron(Polynomial((2, -3, 0, 5)), -1, 0, 1),
     ),
     "poly_four": Family(
         "Neuron z⁴ − 2z² + 3: minima above zero, where the Gauss–Newton matrix vanishes",
-        _neuron(_polynomial(1, 0, -2, 0, 3), -1, 0, 1),
+        _neuron(Polynomial((1, 0, -2, 0, 3)), -1, 0, 1),
     ),
     "poly_five": Family(
         "Neuron (z − 3)(z + 1)²(z² − 3z + 4): singular Hessians, non-strict saddles",
         _neuron(
-            _polynomial(1, -4, 2, 8, -11, -12),
+            Polynomial((1, -4, 2, 8, -11, -12)),
             *(-1, 1, 11 / 5, 3),
             degenerate={-1: "minimum", 1: "inflection"},
         ),
@@ -173,19 +124,19 @@ FAMILIES: dict[str, Family] = {
     "poly_eight": Family(
         "Neuron of degree 8: degenerate minima and a degenerate maximum",
         _neuron(
-            _polynomial(35, -360, 1540, -3528, 4620, -3360, 1120, 0, 1),
+            Polynomial((35, -360, 1540, -3528, 4620, -3360, 1120, 0, 1)),
             *(0, 1, 2),
             degenerate={1: "maximum", 2: "minimum"},
         ),
     ),
     "rat_two": Family(
         "Rational neuron, cross-entropy: a plateau towards infinity",
-        _twice(_rational, GOLDEN, 1 - GOLDEN),
+        _twice(rational_loss, GOLDEN, 1 - GOLDEN),
         half_width=2.0,
     ),
     "cloche": Family(
         "Neuron exp(−z²/2), cross-entropy: an infinite wall between two minima",
-        (Part(_bell_wall, (-_WELL, _WELL), {}), Part(_bell_width, (0,), {})),
+        (Part(bell_wall, (-_WELL, _WELL), {}), Part(bell_width, (0,), {})),
         half_width=2.0,
         forms=((1, 1), (1, 0)),
     ),
@@ -195,7 +146,7 @@ FAMILIES: dict[str, Family] = {
     ),
     "gelu": Family(
         "Neuron z/(1 + exp(−1.702 z)): as silu, scaled",
-        _neuron(_gelu, 0, -(1 + LAMBERT) / GELU_SCALE),
+        _neuron(gelu, 0, -(1 + LAMBERT) / GELU_SCALE),
     ),
     "sine": Family(
         "Neuron sin z: a lattice of critical points, those of the square listed",
@@ -206,18 +157,18 @@ FAMILIES: dict[str, Family] = {
     ),
     "square": Family(
         "Neuron z²: a minimum of order 4, sublinear rates",
-        _neuron(_polynomial(1, 0, 0), 0, degenerate={0: "minimum"}),
+        _neuron(Polynomial((1, 0, 0)), 0, degenerate={0: "minimum"}),
     ),
     "cube": Family(
         "Neuron z³: a minimum of order 6, sublinear rates",
-        _neuron(_polynomial(1, 0, 0, 0), 0, degenerate={0: "minimum"}),
+        _neuron(Polynomial((1, 0, 0, 0)), 0, degenerate={0: "minimum"}),
     ),
     "exp_four": Family(
-        "Neuron exp((z⁴ − 2z²)/2): super-exponential growth", _neuron(_double_exponential, -1, 0, 1)
+        "Neuron exp((z⁴ − 2z²)/2): super-exponential growth", _neuron(double_exponential, -1, 0, 1)
     ),
     "flat": Family(
         "exp(−1/z²): a minimum at which all derivatives vanish",
-        _twice(_flat, 0, degenerate={0: "minimum"}, residual=_flat_root),
+        _twice(flat_loss, 0, degenerate={0: "minimum"}, residual=flat_residual),
     ),
 }
 
@@ -249,22 +200,50 @@ def analytic(name: str, *, orthogonal: bool = False) -> Landscape:
     return _landscape(name, family, family.forms)
 
 
-def _landscape(name: str, family: Family, forms: Forms) -> Landscape:
+@dataclass(frozen=True)
+class Summed:
+    """G₁(z₁) + G₂(z₂) with z = forms·θ."""
+
+    functions: tuple[Function, ...]
+    forms: Forms
+
+    def __call__(self, theta: Tensor) -> Tensor:
+        """(*batch, 2) → (*batch,)."""
+        (first, second), (one, other) = self.functions, _inputs(self.forms, theta)
+        return first(one) + second(other)
+
+
+@dataclass(frozen=True)
+class SideBySide:
+    """(r₁(z₁), r₂(z₂)) with z = forms·θ."""
+
+    functions: tuple[Function, ...]
+    forms: Forms
+
+    def __call__(self, theta: Tensor) -> Tensor:
+        """(*batch, 2) → (*batch, 2)."""
+        pairs = zip(self.functions, _inputs(self.forms, theta), strict=True)
+        return torch.stack([function(z) for function, z in pairs], -1)
+
+
+def _inputs(forms: Forms, theta: Tensor) -> tuple[Tensor, Tensor]:
     (a, b), (c, d) = forms
-    first, second = (part.function for part in family.parts)
+    weight, bias = theta.unbind(-1)
+    return _form(a, b, weight, bias), _form(c, d, weight, bias)
+
+
+def _form(a: int, b: int, weight: Tensor, bias: Tensor) -> Tensor:
+    """a·w + b·b without multiplications, which here are all by −1, 0 or 1."""
+    if not a:
+        return bias
+    if not b:
+        return weight
+    return weight + bias if a > 0 else bias - weight
+
+
+def _landscape(name: str, family: Family, forms: Forms) -> Landscape:
+    functions = [part.function for part in family.parts]
     roots = [part.residual for part in family.parts if part.residual is not None]
-
-    def inputs(theta: Tensor) -> tuple[Tensor, Tensor]:
-        weight, bias = theta.unbind(-1)
-        return _form(a, b, weight, bias), _form(c, d, weight, bias)
-
-    def loss(theta: Tensor) -> Tensor:
-        z, other = inputs(theta)
-        return first(z) + second(other)
-
-    def residuals(theta: Tensor) -> Tensor:
-        return torch.stack([r(z) for r, z in zip(roots, inputs(theta), strict=True)], -1)
-
     points = [
         _pair(forms, one, other)
         for one in _turns(family.parts[0])
@@ -278,21 +257,12 @@ def _landscape(name: str, family: Family, forms: Forms) -> Landscape:
     return Landscape(
         name,
         2,
-        loss,
+        Summed(tuple(functions), forms),
         tuple(points),
         domain=domain,
         summary=summary,
-        residuals=residuals if roots else None,
+        residuals=SideBySide(tuple(roots), forms) if roots else None,
     )
-
-
-def _form(a: int, b: int, weight: Tensor, bias: Tensor) -> Tensor:
-    """a·w + b·b without multiplications, which here are all by −1, 0 or 1."""
-    if not a:
-        return bias
-    if not b:
-        return weight
-    return weight + bias if a > 0 else bias - weight
 
 
 @dataclass(frozen=True)
@@ -344,55 +314,4 @@ def _pair(forms: Forms, first: _Turn, second: _Turn) -> CriticalPoint:
     return CriticalPoint(position, first.value + second.value, kind, eigenvalues)
 
 
-def _one_datum() -> Landscape:
-    """½ ((w + b)² − 1)²: one neuron σ = z² − 1 on the single datum x = 1."""
-
-    def residuals(theta: Tensor) -> Tensor:
-        return POLY_TWO(theta.sum(-1, keepdim=True))
-
-    def loss(theta: Tensor) -> Tensor:
-        error = POLY_TWO(theta.sum(-1))
-        return 0.5 * error * error
-
-    def line(total: float) -> Callable[[Tensor], Tensor]:
-        return lambda s: torch.stack([s, total - s], -1)
-
-    def along(*eigenvalues: float) -> Callable[[Tensor], Tensor]:
-        return lambda s: torch.tensor(eigenvalues).to(s).expand(*s.shape, 2)
-
-    curves = (
-        CriticalCurve(line(-1.0), 0.0, "minimum", along(0.0, 8.0)),
-        CriticalCurve(line(0.0), 0.5, "maximum", along(-4.0, 0.0)),
-        CriticalCurve(line(1.0), 0.0, "minimum", along(0.0, 8.0)),
-    )
-    summary = "Neuron z² − 1 on one datum: lines of minima and of maxima"
-    return Landscape("one_datum", 2, loss, (), curves, (-3.0, 3.0), summary, residuals)
-
-
-def _bilinear() -> Landscape:
-    """½ (w₁w₂ − 1)²: two linear neurons in a row."""
-
-    def loss(theta: Tensor) -> Tensor:
-        first, second = theta.unbind(-1)
-        error = first * second - 1.0
-        return 0.5 * error * error
-
-    def residuals(theta: Tensor) -> Tensor:
-        return theta[..., :1] * theta[..., 1:] - 1.0
-
-    def branch(sign: float) -> CriticalCurve:
-        return CriticalCurve(
-            lambda s: torch.stack([sign * s.exp(), sign * (-s).exp()], -1),
-            0.0,
-            "minimum",
-            lambda s: torch.stack([torch.zeros_like(s), 2 * (2 * s).cosh()], -1),
-        )
-
-    origin = CriticalPoint((0.0, 0.0), 0.5, "saddle", (-1.0, 1.0))
-    curves = branch(1.0), branch(-1.0)
-    summary = "Two linear neurons in a row, ½ (w₁w₂ − 1)²: a hyperbola of minima"
-    return Landscape("bilinear", 2, loss, (origin,), curves, (-3.0, 3.0), summary, residuals)
-
-
-WITH_CURVES: dict[str, Callable[[], Landscape]] = {"one_datum": _one_datum, "bilinear": _bilinear}
 ANALYTIC = (*FAMILIES, *WITH_CURVES)

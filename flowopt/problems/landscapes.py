@@ -85,6 +85,39 @@ class Landscape:
         return gradient
 
 
+@dataclass(frozen=True, eq=False)
+class Axes:
+    """½ Σ kᵢ θᵢ²."""
+
+    curvatures: Tensor
+
+    def __call__(self, theta: Tensor) -> Tensor:
+        """(*batch, dim) → (*batch,)."""
+        return (0.5 * self.curvatures.to(theta) * theta**2).sum(-1)
+
+
+@dataclass(frozen=True, eq=False)
+class Form:
+    """½ θᵀKθ for a symmetric matrix K."""
+
+    matrix: Tensor
+
+    def __call__(self, theta: Tensor) -> Tensor:
+        """(*batch, dim) → (*batch,)."""
+        return 0.5 * ((theta @ self.matrix.to(theta)) * theta).sum(-1)
+
+
+@dataclass(frozen=True, eq=False)
+class Map:
+    """Mθ for a matrix M."""
+
+    matrix: Tensor
+
+    def __call__(self, theta: Tensor) -> Tensor:
+        """(*batch, dim) → (*batch, rows)."""
+        return theta @ self.matrix.to(theta).mT
+
+
 def quadratic(curvatures: Sequence[float] | Tensor) -> Landscape:
     """½ Σ kᵢ θᵢ² for curvatures k, or ½ θᵀKθ for a symmetric matrix K.
 
@@ -95,18 +128,10 @@ def quadratic(curvatures: Sequence[float] | Tensor) -> Landscape:
     if not bool(torch.isfinite(matrix).all()):
         raise DataError(f"curvatures are finite, got {curvatures!r}")
     if matrix.ndim == 1 and len(matrix):
-        diagonal = matrix
-
-        def loss(theta: Tensor) -> Tensor:
-            return (0.5 * diagonal.to(theta) * theta**2).sum(-1)
-
-        root = torch.diag(diagonal.sqrt())
+        loss, root = Axes(matrix), torch.diag(matrix.sqrt())
         eigenvalues = matrix.sort().values
     elif matrix.ndim == 2 and matrix.numel() and torch.equal(matrix, matrix.T):
-
-        def loss(theta: Tensor) -> Tensor:
-            return 0.5 * ((theta @ matrix.to(theta)) * theta).sum(-1)
-
+        loss = Form(matrix)
         eigenvalues, vectors = torch.linalg.eigh(matrix)
         # What is known no better than that is 0, as of AᵀA with fewer rows than columns.
         rounding = len(matrix) * torch.finfo(matrix.dtype).eps * eigenvalues.abs().max()
@@ -118,12 +143,16 @@ def quadratic(curvatures: Sequence[float] | Tensor) -> Landscape:
         )
     dim = len(matrix)
     origin = _critical((0.0,) * dim, 0.0, tuple(eigenvalues.tolist()))
-
-    def residuals(theta: Tensor) -> Tensor:
-        return theta @ root.to(theta).mT
-
     squares = bool((eigenvalues >= 0).all())
-    return Landscape("quadratic", dim, loss, (origin,), residuals=residuals if squares else None)
+    return Landscape("quadratic", dim, loss, (origin,), residuals=Map(root) if squares else None)
+
+
+def _double_well(theta: Tensor) -> Tensor:
+    return ((theta**2 - 1.0) ** 2).sum(-1)
+
+
+def _double_well_residuals(theta: Tensor) -> Tensor:
+    return math.sqrt(2.0) * (theta**2 - 1.0)
 
 
 def double_well() -> Landscape:
@@ -131,14 +160,24 @@ def double_well() -> Landscape:
     return Landscape(
         "double_well",
         1,
-        lambda theta: ((theta**2 - 1.0) ** 2).sum(-1),
+        _double_well,
         (
             _critical((-1.0,), 0.0, (8.0,)),
             _critical((0.0,), 1.0, (-4.0,)),
             _critical((1.0,), 0.0, (8.0,)),
         ),
-        residuals=lambda theta: math.sqrt(2.0) * (theta**2 - 1.0),
+        residuals=_double_well_residuals,
     )
+
+
+def _rosenbrock(theta: Tensor) -> Tensor:
+    x, y = theta.unbind(-1)
+    return (1.0 - x) ** 2 + 100.0 * (y - x**2) ** 2
+
+
+def _rosenbrock_residuals(theta: Tensor) -> Tensor:
+    x, y = theta.unbind(-1)
+    return math.sqrt(2.0) * torch.stack([1.0 - x, 10.0 * (y - x**2)], -1)
 
 
 def rosenbrock() -> Landscape:
@@ -147,18 +186,9 @@ def rosenbrock() -> Landscape:
     Reference:
         Rosenbrock 1960, Comput. J. 3(3), 175.
     """
-
-    def loss(theta: Tensor) -> Tensor:
-        x, y = theta.unbind(-1)
-        return (1.0 - x) ** 2 + 100.0 * (y - x**2) ** 2
-
-    def residuals(theta: Tensor) -> Tensor:
-        x, y = theta.unbind(-1)
-        return math.sqrt(2.0) * torch.stack([1.0 - x, 10.0 * (y - x**2)], -1)
-
     root = 250601.0**0.5
     minimum = _critical((1.0, 1.0), 0.0, (501.0 - root, 501.0 + root))
-    return Landscape("rosenbrock", 2, loss, (minimum,), residuals=residuals)
+    return Landscape("rosenbrock", 2, _rosenbrock, (minimum,), residuals=_rosenbrock_residuals)
 
 
 def _critical(

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from flowopt.core.curvature.gauss_newton import Composition
 from flowopt.core.evaluation import Evaluation
 from flowopt.core.interfaces import Sample
+from flowopt.core.probing import describe
 from flowopt.core.state import Leaves
 from flowopt.errors import DataError
 
@@ -105,6 +106,13 @@ class Network:
                 f"the start of a network maps parameter names to tensors, got {got}, expected "
                 f"{self.names}: use problem.start()"
             )
+        for name in self.names:
+            value = start[name]
+            if not isinstance(value, Tensor) or not (
+                value.is_floating_point() or value.is_complex()
+            ):
+                came = value.dtype if isinstance(value, Tensor) else type(value).__name__
+                raise DataError(f"{name} is {came}, expected a tensor of floating-point numbers")
         leaves = tuple(start[name].detach().clone() for name in self.names)
         batch = self.batch(leaves)
         for name, leaf in zip(self.names, leaves, strict=True):
@@ -177,6 +185,12 @@ class Network:
         leaves = tuple(leaf.detach().requires_grad_() for leaf in position)
         with torch.enable_grad():
             losses = self._losses(leaves, rows)
+            if not losses.requires_grad:
+                raise DataError(
+                    f"the loss of {type(self.module).__name__} does not depend on its parameters "
+                    "through torch operations, so it has no gradient: no .detach(), .item() or "
+                    "numpy inside"
+                )
             gradient = torch.autograd.grad(losses.sum(), leaves, materialize_grads=True)
         return Evaluation(losses.detach(), gradient)
 
@@ -266,9 +280,9 @@ class Network:
                     f"{type(self.module).__name__} can not be vectorised over replicas: {error}\n"
                     "Use module.eval(), or step one network at a time"
                 ) from error
-        if losses.shape != batch:
+        if not isinstance(losses, Tensor) or losses.shape != batch:
             raise DataError(
-                f"the loss has shape {tuple(losses.shape)}, expected one number per network: "
+                f"the loss has {describe(losses, None)}, expected one number per network: "
                 "use a mean over rows, as torch.nn.functional.cross_entropy gives"
             )
         return losses
@@ -285,7 +299,9 @@ def network(
 
     Args:
         module: Any module; the trainable parameters move, buffers stay the module's own. What it
-            draws itself, as dropout does in train mode, comes from torch's global generator.
+            draws itself, as dropout does in train mode, comes from torch's global generator: for
+            the same numbers again call `torch.manual_seed` before. Replicas, and controls that
+            reject, need a module that draws nothing, as by `module.eval()`.
         loss: (outputs, targets) → 0-d mean loss, such as `torch.nn.functional.cross_entropy`.
         data: Inputs (rows, …) and targets (rows, …), on the module's device.
         batch: Minibatches; all rows at every step where not given.
@@ -303,7 +319,8 @@ def checked_data(data: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
     inputs, targets = data
     if not (isinstance(inputs, Tensor) and isinstance(targets, Tensor)):
         raise DataError("data is a pair (inputs, targets) of tensors")
-    if len(inputs) == 0 or len(inputs) != len(targets):
+    apart = inputs.shape[:1] != targets.shape[:1]
+    if apart or not inputs.ndim or not len(inputs):
         raise DataError(
             f"inputs of shape {tuple(inputs.shape)} and targets of shape {tuple(targets.shape)}: "
             "both need the same number of rows, at least one"

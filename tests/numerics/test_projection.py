@@ -197,8 +197,16 @@ def test_a_network_is_trained_by_steps_of_exact_dissipation():
         (lambda: fo.Projected(fo.Euler(), iterations=0), fo.ConfigurationError, "from 1 to 50"),
         (lambda: fo.Projected(fo.Euler(), iterations=3.0), fo.ConfigurationError, "got 3.0"),
         (lambda: fo.Projected(fo.Euler(), rtol="a"), fo.ConfigurationError, "rtol is a finite"),
-        (lambda: fo.Projected(fo.Euler(), atol=math.inf), fo.ConfigurationError, "atol is a finite"),
-        (lambda: fo.Projected(fo.Euler(), rtol=-1.0), fo.ConfigurationError, "rtol is a finite number of at least 0"),
+        (
+            lambda: fo.Projected(fo.Euler(), atol=math.inf),
+            fo.ConfigurationError,
+            "atol is a finite",
+        ),
+        (
+            lambda: fo.Projected(fo.Euler(), rtol=-1.0),
+            fo.ConfigurationError,
+            "rtol is a finite number of at least 0",
+        ),
         (lambda: fo.EnergyMidpoint("half"), fo.CompatibilityError, "no variant 'half'"),
         (
             lambda: fo.EnergyMidpoint().check(fo.flows.rmsprop(square_rate=1.0)),

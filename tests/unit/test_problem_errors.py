@@ -131,6 +131,7 @@ MSE = nn.functional.mse_loss
         (lambda: network(small(), MSE, (INPUTS, TARGETS[:3])), "same number of rows"),
         (lambda: network(small(), MSE, INPUTS), "data is a pair"),
         (lambda: network(small(), MSE, ([1.0], [2.0])), "data is a pair"),
+        (lambda: network(small(), MSE, (INPUTS[0, 0], TARGETS[0, 0])), r"shape \(\) and targets"),
         (
             lambda: network(small(), MSE, (INPUTS, TARGETS), batch=Minibatches(6)),
             "minibatches of 6 rows from data with 5 rows",
@@ -158,6 +159,11 @@ def test_data_that_does_not_fit_is_refused(make, match):
             {"weight": torch.zeros(2, 2, 1, 2), "bias": torch.zeros(1)},
             "with at most one axis of replicas",
         ),
+        ({"weight": [[0.0, 0.0]], "bias": torch.zeros(1)}, "weight is list, expected a tensor of"),
+        (
+            {"weight": torch.zeros(1, 2), "bias": torch.zeros(1, dtype=torch.int64)},
+            "bias is torch.int64, expected a tensor of floating-point numbers",
+        ),
     ],
 )
 def test_the_start_of_a_network_is_checked(start, match):
@@ -183,3 +189,52 @@ def test_replicas_of_what_can_not_be_vectorised_are_refused(layer):
     problem = network(nn.Sequential(small(), layer), MSE, (INPUTS, TARGETS))
     with pytest.raises(fo.DataError, match=r"Sequential can not be vectorised over replicas: "):
         run(problem=problem, start=problem.start(2))
+
+
+@pytest.mark.parametrize(
+    ("loss", "match"),
+    [
+        (lambda a, b: 1.0, "the loss has float, expected one number per network"),
+        (lambda a, b: MSE(a, b).detach(), "the loss of Linear does not depend on its parameters"),
+    ],
+)
+def test_a_loss_of_a_network_that_is_no_function_of_its_parameters_is_refused(loss, match):
+    problem = network(small(), loss, (INPUTS, TARGETS))
+    with pytest.raises(fo.DataError, match=match):
+        run(problem=problem, start=problem.start())
+
+
+@pytest.mark.parametrize("unit", [1.0, 1e-9, 1e9])
+def test_a_loss_that_mixes_a_batch_is_found_out_in_any_unit(unit):
+    # Of one point the mean is that of its coordinates; of a batch, that of its points.
+    loss = Loss(lambda theta: unit * ((theta - theta.mean(0)) ** 2).sum(-1))
+    start = torch.tensor([[1.0, 2.0], [5.0, -3.0]], dtype=torch.float64)
+    together = run(problem=loss, start=start, step_size=0.1 / unit).position
+    for place, one in enumerate(start):
+        alone = run(problem=loss, start=one, step_size=0.1 / unit).position
+        torch.testing.assert_close(together[place], alone, rtol=1e-12, atol=0)
+
+
+class Drawn(nn.Module):
+    """A module that draws random numbers, as dropout does."""
+
+    def __init__(self):
+        super().__init__()
+        self.layer = small()
+
+    def forward(self, inputs):
+        return self.layer(inputs) * torch.rand(())
+
+
+@pytest.mark.parametrize(
+    "problem",
+    [network(Drawn(), MSE, (INPUTS, TARGETS + 1)), Loss(lambda x: (x * x).sum() * torch.rand(()))],
+    ids=["network", "landscape"],
+)
+def test_a_control_that_compares_losses_refuses_one_that_draws_random_numbers(problem):
+    start = problem.start() if hasattr(problem, "start") else START
+    with pytest.raises(
+        fo.CompatibilityError, match="called again at the same place, .* module.eval"
+    ):
+        run(problem=problem, start=start, control=fo.LyapunovControl())
+    assert run(problem=problem, start=start).status == fo.Status.STEPS_TAKEN

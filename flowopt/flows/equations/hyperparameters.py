@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Mapping
+from numbers import Real
 
 import torch
 from torch import Tensor
@@ -32,14 +33,14 @@ def checked_hyperparameters(
 
 def number(flow: str, name: str, value: object) -> Tensor:
     """A value as a float64 tensor; raises `DefinitionError` for what is no real number."""
-    real = isinstance(value, int | float | Tensor) and not isinstance(value, bool)
+    real = isinstance(value, Real | Tensor) and not isinstance(value, bool)
     if not real or (isinstance(value, Tensor) and value.is_complex()):
         raise DefinitionError(
             f"flow {flow!r}: {name} = {value!r} is no real number: "
             "give a float or a (*batch,) tensor"
         )
     tensor = torch.as_tensor(value, dtype=torch.float64)
-    if isinstance(value, float) and math.isnan(value):
+    if isinstance(value, Real) and math.isnan(value):
         raise DefinitionError(f"flow {flow!r}: {name} is not a number (nan)")
     return tensor
 
@@ -50,3 +51,10 @@ def check_numbers(flow: str, values: Mapping[str, Tensor]) -> None:
     for name, value in values.items():
         if bool(torch.isnan(value).any()):
             raise DefinitionError(f"flow {flow!r}: {name} is not a number (nan)")
+
+
+def check_not_negative(flow: str, **values: float | Tensor) -> None:
+    """Raises `DefinitionError` for numbers below zero."""
+    for name, value in values.items():
+        if bool((number(flow, name, value) < 0).any()):
+            raise DefinitionError(f"flow {flow!r}: {name} is not negative, got {value!r}")

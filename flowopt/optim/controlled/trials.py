@@ -11,6 +11,7 @@ from torch import Tensor
 
 from flowopt.core.evaluation import Evaluation
 from flowopt.core.interfaces import FlowLike, Point, Scheme, StepControl, Trial
+from flowopt.core.probing import same_loss
 from flowopt.core.state import State, all_finite
 from flowopt.core.trajectory import Status
 from flowopt.errors import CompatibilityError
@@ -23,8 +24,6 @@ from flowopt.stepper import STATUS_TYPE, Carry, Stepper
 # Trials of one step. Halved so often, a step of any size moves nothing.
 MOST_TRIALS = 60
 COUNTS = ("gradients", "losses", "rejected")
-# By how much two identical calls of a loss may differ: sums on a GPU have no fixed order.
-SAME_LOSS = 1e-5
 
 
 def check_control(
@@ -284,7 +283,7 @@ def _remember(group: dict[str, Any], step_size: Tensor, memory: tuple[Tensor, ..
 
 def _check_same(first: Tensor, again: Tensor) -> None:
     """Raises `CompatibilityError` where a loss is another one when it is called again."""
-    if not torch.allclose(first, again.detach().to(first), rtol=SAME_LOSS, equal_nan=True):
+    if not same_loss(first, again):
         raise CompatibilityError(
             f"the loss was {float(first)} and, called again with the same parameters and random "
             f"numbers, {float(again)}: a control that rejects compares losses of one sample, so "
