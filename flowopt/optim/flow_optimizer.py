@@ -1,6 +1,7 @@
 """Any flow and scheme as a `torch.optim.Optimizer`."""
 
 from collections.abc import Callable, Iterable, Sequence
+from functools import partial
 from typing import Any
 
 import torch
@@ -9,15 +10,15 @@ from torch import Tensor
 from flowopt.arguments import SEEDS, check_flow_and_scheme
 from flowopt.classic.checks import check_not_negative
 from flowopt.controls import Constant
-from flowopt.core.evaluation import Evaluation
-from flowopt.core.interfaces import FlowLike, Point, Scheme, StepControl
-from flowopt.errors import CompatibilityError
+from flowopt.core.interfaces import FlowLike, Scheme, StepControl
+from flowopt.errors import CompatibilityError, FlowoptError
 from flowopt.flows import EquationFlow
 from flowopt.optim.blocks.equation import Equation, taken_equation, together
 from flowopt.optim.blocks.joint import JointSteps, Member
 from flowopt.optim.checks import (
     check_equations,
     check_group,
+    check_loaded,
     check_loss,
     check_numbers,
     remedy,
@@ -28,17 +29,26 @@ from flowopt.optim.contract.torch_state import NOT_OURS, is_of_torch
 from flowopt.optim.controlled import trials
 from flowopt.optim.distributed.checkpoint import begin, is_checkpoints, prepare
 from flowopt.optim.distributed.parts import share_seed
-from flowopt.optim.gradients import GradientOracle, all_plain, check_dense, gradient_of, real_view
-from flowopt.optim.native import Moving, step_native
-from flowopt.optim.storage import carried_gradient, end_loss, store, stored_state
-from flowopt.optim.tensors import SILENCE, Elements, elements_of, moving_of, noise_of
-from flowopt.optim.updates import NativeSteps, Plan, Plans, Prepared, advanced
-from flowopt.stepper import Stepper
+from flowopt.optim.gradients import all_plain, check_dense, real_view
+from flowopt.optim.native import step_native
+from flowopt.optim.stepping.cohorts import (
+    Moving,
+    apart,
+    by_clock,
+    by_occurrence,
+    check_repeated,
+    is_repeated,
+    take_over,
+)
+from flowopt.optim.stepping.eager import step_eager
+from flowopt.optim.storage import end_loss
+from flowopt.optim.tensors import elements_of, moving_of
+from flowopt.optim.updates import NativeSteps, Plan, Plans, Prepared
 
 DEFAULT_LR = 1e-3
 
 # What torch would drop from copies.
-KEPT = ("flow", "scheme", "control", "_equations", "_plain", "_foreach", "_energies")
+KEPT = ("flow", "scheme", "control", "_equations", "_plain", "_repeated", "_foreach", "_energies")
 
 
 class FlowOptimizer(Optimizer):
@@ -48,7 +58,9 @@ class FlowOptimizer(Optimizer):
     step. It may have a `flow` of its own, and `letters`: what letters of the word mean to it,
     as in {"params": …, "flow": adaptive_langevin(…), "letters": {"O": "CDEDC"}}.
 
-    Equal to `integrate` on the same gradients, to the last bit with foreach=False. A scheme that
+    Equal to `integrate` on the same gradients, to the last bit with foreach=False. Where nothing is
+    summed over elements and no closure needed, time and scalars (Adam's bias corrections) belong to
+    each parameter: steps for which it has no gradient do not count, as in torch. A scheme that
     ends with a gradient (BAOAB) keeps it for the next step, so parameters are not to be changed by
     hand between its steps.
 
@@ -131,7 +143,7 @@ class FlowOptimizer(Optimizer):
         check_numbers(defaults)
         self._foreach = foreach is not False and not defaults["differentiable"]
         self._native = NativeSteps() if compile else None
-        self._plain, self._plans = True, Plans()
+        self._plain, self._repeated, self._plans = True, set[int](), Plans()
         self._equations: list[Equation] = []
         self._joint: JointSteps | None = None
         self._energies: dict[int, str] = {}
@@ -149,19 +161,39 @@ class FlowOptimizer(Optimizer):
         made_again = {"_native": native, "_joint": joint, "_plans": Plans()}
         return {**super().__getstate__(), **kept, **made_again}
 
+    def state_dict(self) -> dict[str, Any]:
+        """State and groups, as torch's."""
+        apart(self.state.values())
+        return super().state_dict()
+
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Continues where a state dict of the same flow was taken, noise included.
 
         Raises:
-            CompatibilityError: The state dict is not one of flowopt's.
+            CompatibilityError: The state dict is not one of this rule; nothing has changed.
         """
         if is_of_torch(state_dict):
             state_dict = self._translated(state_dict)
+        before = self.state, self.param_groups
         super().load_state_dict(state_dict)
-        for group, equation in zip(self.param_groups, self._equations, strict=True):
+        try:
+            self._complete()
+        except FlowoptError:
+            self.state, self.param_groups = before
+            raise
+
+    def _complete(self) -> None:
+        """Makes what was loaded this optimizer's own."""
+        for place, (group, equation) in enumerate(
+            zip(self.param_groups, self._equations, strict=True)
+        ):
+            check_loaded(group, self._settings(place), self.defaults)
             # Older state dicts lack what came later.
             group.update({n: v for n, v in self.defaults.items() if n not in group})
             equation.strip(group, self.flow)
+            places = [self.state[p] for p in group["params"] if p in self.state]
+            if self._has_clocks(place):
+                take_over(group, places, self._plan(place)[0].scalars)
         # torch takes over tensors that need no cast, and kernels step them in place.
         for kept in filter(lambda own: isinstance(own, dict), self.state.values()):
             kept.update({n: v.clone() for n, v in kept.items() if isinstance(v, Tensor)})
@@ -173,7 +205,7 @@ class FlowOptimizer(Optimizer):
         """Adds a group; a complex parameter is stepped as the real one of its two parts.
 
         Raises:
-            CompatibilityError: A parameter holds whole numbers, or the group's flow does not fit.
+            CompatibilityError: The group's flow or parameters do not fit.
             ConfigurationError: The seed is no whole number, or a value is more than one number.
             PartitionError: Letters of the group's flow have no meaning, or several.
         """
@@ -185,6 +217,9 @@ class FlowOptimizer(Optimizer):
         check_group(group, equation.flow.noisy)
         self._plain = self._plain and all_plain(group["params"])
         flow, scheme = self._whole(place)
+        if is_repeated(group["params"]):
+            check_repeated(equation.flow, scheme.closure_free(flow) and self.control is None)
+            self._repeated.add(place)
         if not scheme.closure_free(flow):
             options = {
                 "compile": self._native is not None,
@@ -273,7 +308,8 @@ class FlowOptimizer(Optimizer):
         for place, group in enumerate(self.param_groups):
             flow, (whole, scheme) = self._plan(place)[0], self._whole(place)
             ends = scheme.ends_with_gradient(whole)
-            prepare(group, self.state, flow, self.control, scheme.regular_start, ends)
+            clocks, later = self._has_clocks(place), scheme.regular_start
+            prepare(group, self.state, flow, self.control, later, ends, clocks)
 
     def _members(self, closure: Callable | None, loss: Tensor | None) -> list[Member]:
         """The groups of a joint step: those with a gradient."""
@@ -300,80 +336,43 @@ class FlowOptimizer(Optimizer):
         found = moving_of(group["params"], first, self._plain)
         if found is None:
             return
-        parameters, gradients, elements = found
-        if self._native is None:
-            self._step_eager(place, parameters, elements, closure, loss)
-        else:
-            self._step_native(self._native, place, parameters, gradients, elements, loss)
+        prepared = self._prepared(place)
+        keeps = prepared.names or prepared.clocks or self.control or not prepared.closure_free
+        places = self._places(found[0], keeps=bool(keeps))
+        whole = Moving(group, group, places, *found)
+        rounds = by_occurrence(whole) if place in self._repeated else (whole,)
+        number, clocks = 0, prepared.clocks and self.control is None
+        for mentioned in rounds:
+            for moving in by_clock(mentioned, prepared.scalars) if clocks else (mentioned,):
+                self._step_moving(place, number, prepared, moving, closure, loss)
+                number += 1
 
-    def _step_eager(
+    def _step_moving(
         self,
         place: int,
-        parameters: list[Tensor],
-        elements: Elements,
+        number: int,
+        prepared: Prepared,
+        moving: Moving,
         closure: Callable | None,
         loss: Tensor | None,
     ) -> None:
-        check_dense(map(gradient_of, parameters))
-        group, prepared = self.param_groups[place], self._prepared(place)
-        plan = prepared.plan
-        flow, scheme = plan.flow, plan.scheme
-        closure_free = prepared.closure_free
-        if closure is None and not closure_free:
-            raise CompatibilityError(remedy(flow, scheme))
-        check_loss(flow, loss is None and prepared.uses_loss)
-        sign = -1.0 if plan.maximize else 1.0
-        oracle = GradientOracle(parameters, sign, closure)
-        noise = noise_of(group["seed"], elements, parameters) if prepared.noisy else SILENCE
-        evaluation = oracle.read(loss)
-        control, later = self.control, self.scheme.regular_start
-        rejecting = control is not None and control.rejects
-        between = not rejecting and (control is not None or not closure_free)
-        places = self._places(parameters, keeps=bool(prepared.names) or between)
-        if (gradient := carried_gradient(places)) is not None:
-            evaluation = Evaluation(evaluation.loss, gradient)
-        in_place = self._foreach and closure_free and not rejecting
-        state = stored_state(
-            group, places, parameters, flow, evaluation, later, plan.step_size, in_place
-        )
-        if rejecting or not closure_free:
-            # Closures write into parameters and gradients in mid-step; the start stays.
-            state = state.map(torch.clone)
-            gradient = tuple(leaf.clone() for leaf in evaluation.gradient)
-            evaluation = Evaluation(evaluation.loss, gradient)
-        if control is not None and rejecting:
-            # A step asks of an oracle no more than what gradients answer.
-            stepper = Stepper(flow, scheme, oracle, noise, control, sampled=True)  # pyright: ignore
-            carry = trials.tried(group, stepper, oracle, state, evaluation)
-        else:
-            if control is not None:
-                end = Point(state, evaluation)
-                trials.choose_step_size(control, group, places, parameters, end, flow)
-                plan = self._prepared(place).plan
-            carry = advanced(plan, state, evaluation, noise, oracle)
-        store(group, places, parameters, carry)
-
-    def _step_native(
-        self,
-        native: NativeSteps,
-        place: int,
-        parameters: list[Tensor],
-        gradients: list[Tensor],
-        elements: Elements,
-        loss: Tensor | None,
-    ) -> None:
-        """The same step by a kernel, in place."""
-        group = self.param_groups[place]
+        """Steps what has the same time, by eager torch or by a kernel."""
+        if self._native is None:
+            again, lists = partial(self._prepared, place), self._foreach
+            step_eager(moving, prepared, again, closure, loss, self.control, lists)
+            return
         later = self.scheme.regular_start
         if self.control is not None:
-            (flow, _, _), places = self._plan(place), self._places(parameters)
+            (flow, _, _), (group, _, places, parameters) = self._plan(place), moving[:4]
             end = trials.begun(group, places, parameters, flow, loss, later)
             trials.choose_step_size(self.control, group, places, parameters, end, flow)
-        prepared = self._prepared(place)
+            prepared = self._prepared(place)
         check_loss(prepared.plan.flow, loss is None and prepared.uses_loss)
-        places = self._places(parameters) if prepared.names else ()
-        moving = Moving(group, places, parameters, gradients, elements)
-        step_native(native, place, prepared, moving, loss, later, self._real)
+        step_native(self._native, (place, number), prepared, moving, loss, later, self._real)
+
+    def _has_clocks(self, place: int) -> bool:
+        """Whether each parameter of a group has a time and scalars of its own."""
+        return self.control is None and self._prepared(place).clocks
 
     def _settings(self, place: int) -> Iterable[str]:
         """What a plan is made of, by its names in a group."""
@@ -392,7 +391,7 @@ class FlowOptimizer(Optimizer):
 
     def _places(self, parameters: Sequence[Tensor], keeps: bool = True) -> list[dict[str, Any]]:
         """Where torch keeps what belongs to parameters, if anything does."""
-        return [self.state[p] for p in parameters] if keeps else [{}] * len(parameters)
+        return [*map(self.state.__getitem__, parameters)] if keeps else [{}] * len(parameters)
 
     def _real(self, tensors: list[Tensor]) -> list[Tensor]:
         """What a kernel steps of tensors."""

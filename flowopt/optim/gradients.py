@@ -29,7 +29,10 @@ UNKNOWN = torch.tensor(torch.nan, dtype=torch.float64)
 def check_dense(gradients: Iterable[Tensor | None]) -> None:
     """Raises `CompatibilityError` where a gradient is sparse."""
     if any(map(is_sparse, [gradient for gradient in gradients if gradient is not None])):
-        raise CompatibilityError("sparse gradients are not supported")
+        raise CompatibilityError(
+            "sparse gradients are not supported: make the embedding with sparse=False, or give its "
+            "weight to torch.optim.SparseAdam"
+        )
 
 
 def check_apart(parameters: Sequence[Tensor]) -> None:

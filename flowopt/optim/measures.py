@@ -10,6 +10,7 @@ from flowopt.flows import EquationFlow
 from flowopt.optim.distributed.parts import mean_over_mesh, placed_gradient
 from flowopt.optim.flow_optimizer import FlowOptimizer
 from flowopt.optim.gradients import real_views
+from flowopt.optim.stepping.cohorts import numbers_of
 from flowopt.optim.storage import stored_state
 
 # Of unit mass, so that its mean square is a temperature.
@@ -22,7 +23,8 @@ def measures(optimizer: FlowOptimizer, loss: Tensor | float) -> list[dict[str, f
 
     To be called between `loss.backward()` and `optimizer.step()`, where loss, gradients and state
     belong together. Energies of rules whose rates are given per step, as Adam's, are those of the
-    flow at the present lr, and infinite where that is 0.
+    flow at the present lr, and infinite where that is 0. Where parameters have taken different
+    numbers of steps, Adam's bias corrections are those of the first.
 
     Args:
         optimizer: As it stands before a step.
@@ -57,7 +59,8 @@ def measures(optimizer: FlowOptimizer, loss: Tensor | float) -> list[dict[str, f
             tuple(sign * gradient for gradient in real_views(known)),
         )
         places = [optimizer.state.get(parameter, {}) for parameter in parameters]
-        state = stored_state(group, places, parameters, flow, evaluation, False, step_size)
+        numbers = numbers_of(group, places)
+        state = stored_state(numbers, places, parameters, flow, evaluation, False, step_size)
         found.append(_measured(flow, state, evaluation, missing))
     return found
 

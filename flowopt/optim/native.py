@@ -1,7 +1,6 @@
 """A step of a group by a native kernel, in place."""
 
-from collections.abc import Callable
-from typing import Any, NamedTuple
+from collections.abc import Callable, Hashable
 
 import torch
 from torch import Tensor
@@ -9,32 +8,14 @@ from torch import Tensor
 from flowopt.errors import CompatibilityError
 from flowopt.kernels import UnfitError
 from flowopt.optim.gradients import GradientOracle, complex_view
-from flowopt.optim.storage import Places, stored_state
-from flowopt.optim.tensors import Elements
+from flowopt.optim.stepping.cohorts import Moving
+from flowopt.optim.storage import stored_state
 from flowopt.optim.updates import NativeSteps, Prepared
-
-
-class Moving(NamedTuple):
-    """What moves in a step of a group.
-
-    Attributes:
-        group: Of `param_groups`.
-        places: `optimizer.state` of each parameter.
-        parameters: Those that have a gradient.
-        gradients: Before their sign.
-        elements: Their numbers.
-    """
-
-    group: dict[str, Any]
-    places: Places
-    parameters: list[Tensor]
-    gradients: list[Tensor]
-    elements: Elements
 
 
 def step_native(
     native: NativeSteps,
-    place: int,
+    place: Hashable,
     prepared: Prepared,
     moving: Moving,
     loss: Tensor | None,
@@ -45,7 +26,7 @@ def step_native(
 
     Args:
         native: The optimizer's kernels.
-        place: Of the group.
+        place: Names what moves, which is the same at most steps.
         prepared: How it is stepped.
         moving: What moves.
         loss: At the start of the step, if known.
@@ -55,29 +36,29 @@ def step_native(
     Raises:
         CompatibilityError: The step does not fit a kernel; nothing has been stepped.
     """
-    group, places, parameters, gradients, elements = moving
+    group, numbers, places, parameters, gradients, elements = moving
     plan, names, scalars = prepared.plan, prepared.names, prepared.scalars
     sign = -1.0 if plan.maximize else 1.0
     fresh = False
     try:
         variables = [[own[name] for own in places] for name in names]
-        shared = [group[name] for name in (*scalars, "time", "step")]
+        shared = [numbers[name] for name in (*scalars, "time", "step")]
     except KeyError:
         fresh = True
         evaluation = GradientOracle(parameters, sign, None).read(loss)
         state = stored_state(
-            group, places, parameters, plan.flow, evaluation, later, plan.step_size
+            numbers, places, parameters, plan.flow, evaluation, later, plan.step_size
         )
         variables = [list(leaves) for name, leaves in state.variables.items() if name != "theta"]
         shared = [t.item() for t in (*state.scalars.values(), state.time, state.step)]
     value = torch.nan if loss is None else sign * float(loss)
-    numbers = [*shared, *prepared.settings, value, group["seed"] % 2**63, elements.first]
+    inputs = [*shared, *prepared.settings, value, group["seed"] % 2**63, elements.first]
     columns = [real(column) for column in (parameters, *variables, gradients)]
     try:
-        after = native.step(place, plan, columns, elements, numbers)
+        after = native.step(place, plan, columns, elements, inputs)
     except UnfitError as error:
         raise CompatibilityError(f"compile=True does not fit: {error}") from error
     for name, leaves in zip(names, variables if fresh else (), strict=False):
         for own, leaf, parameter in zip(places, leaves, parameters, strict=True):
             own[name] = complex_view(leaf, parameter)
-    group.update(zip((*scalars, "time", "step"), after, strict=False))
+    numbers.update(zip((*scalars, "time", "step"), after, strict=False))

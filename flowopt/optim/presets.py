@@ -16,6 +16,7 @@ from flowopt.optim.contract import torch_state
 from flowopt.optim.contract.torch_state import Twin, from_torch, to_torch
 from flowopt.optim.controlled.trials import check_control
 from flowopt.optim.flow_optimizer import FlowOptimizer
+from flowopt.optim.stepping.cohorts import has_clocks
 
 OPTIONS = (
     "control",
@@ -73,15 +74,16 @@ class Preset(FlowOptimizer):
         arguments = inspect.cleandoc(method.__doc__ or "").partition("\n\n")[2]
         cls.__doc__ = f"{cls.__doc__}\n\n{arguments}"
 
-    def __init__(self, params: Iterable, *args: object, **settings: object):
+    def __init__(self, *args: object, **settings: object):
         """Binds the arguments of the method."""
-        bound = self.__signature__.bind(params, *args, **settings)
+        try:
+            bound = self.__signature__.bind(*args, **settings)
+        except TypeError as reason:
+            raise TypeError(f"{type(self).__name__}() {reason}") from None
         lr = bound.arguments.get("lr")
         bound.apply_defaults()
         defaults = dict(bound.arguments)
-        for name in self.only_torch:
-            if defaults.pop(name):
-                raise CompatibilityError(f"{name}=True: {ONLY_TORCH[name]}; leave it out")
+        self._check_only_torch({name: defaults.pop(name) for name in self.only_torch})
         options = {name: defaults.pop(name) for name in OPTIONS}
         params, control, foreach, compiled = (
             defaults.pop("params"),
@@ -103,12 +105,16 @@ class Preset(FlowOptimizer):
             )
         self._start(params, {**defaults, **options}, foreach, compiled)
 
+    def _check_only_torch(self, settings: dict[str, Any]) -> None:
+        for name in filter(settings.get, self.only_torch):
+            raise CompatibilityError(f"{name}=True: {ONLY_TORCH[name]}; leave it out")
+
     def torch_state_dict(self) -> dict[str, Any]:
         """A state dict that torch's optimizer of the same rule loads."""
         return to_torch(self.twin, self.state_dict())
 
     def _translated(self, state_dict: dict[str, Any]) -> dict[str, Any]:
-        return from_torch(self.twin, state_dict, self.defaults)
+        return from_torch(self.twin, state_dict, self.defaults, self._counts_apart)
 
     def add_param_group(self, param_group: dict) -> None:
         """Adds a group, which is stepped by the method as all others are.
@@ -121,14 +127,20 @@ class Preset(FlowOptimizer):
                 f"a group has {own} of its own, and {type(self).__name__} is one method for all "
                 "groups: use FlowOptimizer"
             )
+        self._check_only_torch(param_group)
         super().add_param_group(param_group)
 
     def _settings(self, place: int) -> tuple[str, ...]:
         return self.settings
 
+    def _counts_apart(self, group: dict[str, Any]) -> bool:
+        return self.control is None and has_clocks(self._method_of(group).rule.equations)
+
+    def _method_of(self, group: dict[str, Any]) -> Method:
+        return self.method(**{name: _number(group[name]) for name in self.settings})
+
     def _plan(self, place: int) -> tuple[EquationFlow, Scheme, Tensor]:
-        group = self.param_groups[place]
-        method = self.method(**{name: _number(group[name]) for name in self.settings})
+        method = self._method_of(self.param_groups[place])
         step_size, hyperparameters = method.rule.translate(method.settings)
         return method.rule.flow.with_hyperparameters(**hyperparameters), method.scheme, step_size
 

@@ -1,6 +1,6 @@
 """States in torch's places: tensors in `optimizer.state`, live numbers in `param_groups`."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, MutableMapping, Sequence
 from typing import Any
 
 import torch
@@ -57,7 +57,7 @@ def end_loss(groups: Sequence[dict[str, Any]], state: Mapping[Tensor, Any]) -> T
 
 
 def stored_state(
-    group: dict[str, Any],
+    numbers: Mapping[str, Any],
     places: Places,
     parameters: Sequence[Tensor],
     flow: EquationFlow,
@@ -69,7 +69,7 @@ def stored_state(
     """The state that `store` put away; where there is none, the flow's initial state.
 
     Args:
-        group: Of `param_groups`.
+        numbers: Where time, number of steps and scalars are kept.
         places: `optimizer.state` of each parameter.
         parameters: Those that move.
         flow: What steps them.
@@ -81,7 +81,7 @@ def stored_state(
     # Where autograd follows, what it has seen is not written over.
     follow = torch.is_grad_enabled()
     position = tuple(real_views([p.clone() for p in parameters] if follow else parameters))
-    step = torch.tensor(group.get("step", 0))
+    step = torch.tensor(numbers.get("step", 0))
     names = [name for name in flow.variables if name != "theta"]
     shards, plain = shards_of(parameters), all_plain(parameters)
     variables: dict[str, list[Any]] = {
@@ -91,7 +91,7 @@ def stored_state(
         ]
         for name in names
     }
-    scalars = {name: group.get(name) for name in flow.scalars}
+    scalars = {name: numbers.get(name) for name in flow.scalars}
     time = 0.0
     if None in scalars.values() or any(leaf is None for v in variables.values() for leaf in v):
         start = position, step, lambda _: evaluation, later, step_size, shards
@@ -107,7 +107,7 @@ def stored_state(
     return State(
         {"theta": kind(position), **{name: kind(leaves) for name, leaves in variables.items()}},
         {name: torch.tensor(value, dtype=torch.float64) for name, value in scalars.items()},
-        torch.tensor(group.get("time", time), dtype=torch.float64),
+        torch.tensor(numbers.get("time", time), dtype=torch.float64),
         step,
         shards=shards,
     )
@@ -121,9 +121,13 @@ def _own(leaf: Tensor, taken: set[int]) -> Tensor:
 
 
 def store(
-    group: dict[str, Any], places: Places, parameters: Sequence[Tensor], carry: Carry
+    group: dict[str, Any],
+    numbers: MutableMapping[str, Any],
+    places: Places,
+    parameters: Sequence[Tensor],
+    carry: Carry,
 ) -> None:
-    """Writes parameters, variables, and what is live."""
+    """Writes parameters, variables, and live numbers to where they are kept."""
     state = carry.state
     written = {name: leaves for name, leaves in state.variables.items() if name != "theta"}
     if carry.evaluation is not None:
@@ -142,6 +146,6 @@ def store(
             elif name not in place or real_view(place[name]) is not leaf:
                 # What was written in place is there.
                 place[name] = complex_view(leaf, parameter)
-    group["time"], group["step"] = state.time.item(), state.step.item()
+    numbers["time"], numbers["step"] = state.time.item(), state.step.item()
     for name, value in state.scalars.items():
-        group[name] = value.item()
+        numbers[name] = value.item()

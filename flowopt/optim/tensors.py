@@ -46,8 +46,9 @@ class Elements(NamedTuple):
     def of(self, chosen: Sequence[int], tensors: Sequence[Tensor]) -> "Elements":
         """The numbers of some of the tensors."""
         offsets = offsets_of(tensors, self.first) if self.offsets is None else self.offsets
+        wholes = None if self.wholes is None else self.wholes[chosen]
         shards = None if self.shards is None else tuple(self.shards[i] for i in chosen)
-        return self._replace(offsets=offsets[chosen], shards=shards)
+        return Elements(self.first, offsets[chosen], wholes, shards)
 
 
 def offsets_of(tensors: Sequence[Tensor], first: int) -> np.ndarray:

@@ -16,6 +16,7 @@ from flowopt.flows import EquationFlow
 from flowopt.kernels import UnfitError
 from flowopt.kernels.step import frozen
 from flowopt.kernels.update import ElementNoise, Update, build_update, working
+from flowopt.optim.stepping.cohorts import has_clocks
 from flowopt.optim.tensors import Elements, Tensors, UnlikeError
 from flowopt.stepper import Carry, Stepper
 
@@ -52,11 +53,11 @@ class NativeSteps:
     def __init__(self):
         """See the class."""
         self._updates: dict[tuple, tuple[Update, Plan]] = {}
-        self._tensors: dict[tuple, Tensors] = {}
+        self._tensors: dict[Hashable, Tensors] = {}
 
     def step(
         self,
-        place: int,
+        place: Hashable,
         plan: Plan,
         columns: Sequence[list[Tensor]],
         elements: Elements,
@@ -65,8 +66,8 @@ class NativeSteps:
         """Steps tensors in place.
 
         Args:
-            place: Of the group.
-            plan: How it is stepped.
+            place: Names the tensors, which are the same at most steps.
+            plan: How they are stepped.
             columns: The variables of the flow, then the gradients before their sign.
             elements: Numbers of the tensors' elements.
             numbers: What all elements share, in the order of `_types`.
@@ -98,7 +99,7 @@ class NativeSteps:
 
     def _taken(
         self,
-        place: tuple[int, int],
+        place: Hashable,
         plan: Plan,
         columns: Sequence[list[Tensor]],
         elements: Elements,
@@ -144,6 +145,7 @@ class Prepared(NamedTuple):
         uses_loss: Whether it needs the loss.
         closure_free: Whether it needs no gradient but the one at the start of a step.
         noisy: Whether it draws random numbers.
+        clocks: Whether each parameter has a time and scalars of its own.
     """
 
     plan: Plan
@@ -153,6 +155,7 @@ class Prepared(NamedTuple):
     uses_loss: bool
     closure_free: bool
     noisy: bool
+    clocks: bool
 
 
 class Plans:
@@ -171,7 +174,8 @@ class Plans:
             hyperparameters = flow.hyperparameters.values()
             settings = [*(value.item() for value in hyperparameters), plan.step_size.item()]
             names = [name for name in flow.variables if name != "theta"]
-            asks = flow.uses_loss, plan.scheme.closure_free(flow), flow.noisy
+            closure_free, clocks = plan.scheme.closure_free(flow), has_clocks(flow.equations)
+            asks = flow.uses_loss, closure_free, flow.noisy, clocks and closure_free
             known = values, Prepared(plan, settings, names, flow.scalars, *asks)
             if all(_plain(value) for value in values):
                 self._plans[place] = known

@@ -7,6 +7,7 @@ import flowopt as fo
 from flowopt.optim import FlowOptimizer
 from flowopt.registry import FLOWS
 from tests.conformance.test_torch_database import ENTRIES, NAMES, settings_of
+from tests.reference.optimizers import kept_tensors
 
 SHAPES = [(3, 2), (), (5,), (0,), (2, 1, 2)]
 STEPS = 12
@@ -34,7 +35,7 @@ def stepped(build, foreach):
         gradients = [parameter.grad.clone() for parameter in parameters]
         optimizer.step(lambda: torch.tensor(1.5))
         assert all(torch.equal(p.grad, g) for p, g in zip(parameters, gradients, strict=True))
-    kept = [value for own in optimizer.state.values() for value in own.values()]
+    kept = [value for p in parameters for value in kept_tensors(optimizer, p).values()]
     return torch.cat([tensor.flatten() for tensor in (*parameters, *kept)])
 
 
@@ -67,9 +68,8 @@ def test_lists_are_stepped_where_they_lie():
     for _ in range(3):
         parameter.grad = torch.ones(4)
         optimizer.step()
-        places.append(
-            [parameter.data_ptr(), *map(torch.Tensor.data_ptr, optimizer.state[parameter].values())]
-        )
+        kept = kept_tensors(optimizer, parameter).values()
+        places.append([parameter.data_ptr(), *map(torch.Tensor.data_ptr, kept)])
     assert places[0] == places[1] == places[2]
 
 

@@ -8,6 +8,7 @@ from torch import nn
 from torch.profiler import ProfilerActivity, profile
 
 import flowopt as fo
+from tests.reference.optimizers import kept_tensors
 
 TENSORS, SIZE = 20, 50_000
 MOST = 1.1
@@ -33,7 +34,8 @@ def peak(name, tensors=TENSORS, size=SIZE):
 
     step()
     step()
-    kept = [t for own in optimizer.state.values() for t in own.values() if t.numel() == size]
+    kept = [t for p in parameters for t in kept_tensors(optimizer, p).values()]
+    kept = [tensor for tensor in kept if tensor.numel() == size]
     assert len(kept) == 2 * tensors
     with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiler:
         step()

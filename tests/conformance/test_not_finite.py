@@ -8,6 +8,7 @@ import torch
 from torch import nn
 
 import flowopt as fo
+from tests.reference.optimizers import kept_tensors
 
 WAYS = [{}, {"foreach": False}, {"compile": True}]
 each_way = pytest.mark.parametrize("way", WAYS, ids=str)
@@ -29,7 +30,7 @@ def closure_of(module, optimizer, factor=1.0):
 
 
 def numbers(module, optimizer):
-    state = [v for kept in optimizer.state.values() for v in kept.values()]
+    state = [v for p in module.parameters() for v in kept_tensors(optimizer, p).values()]
     return torch.cat([t.detach().flatten() for t in (*module.parameters(), *state)])
 
 

@@ -49,9 +49,18 @@ def test_a_learning_rate_that_a_schedule_makes_negative_is_refused():
         optimizer.step()
 
 
-def test_an_unknown_argument_is_refused():
-    with pytest.raises(TypeError, match="learning_rate"):
+def test_wrong_arguments_are_refused_with_the_name_of_the_preset():
+    with pytest.raises(TypeError, match=r"^Adam\(\) got an unexpected .* 'learning_rate'"):
         fo.optim.Adam(small_network().parameters(), learning_rate=1e-3)
+    with pytest.raises(TypeError, match=r"^SGD\(\) missing .* 'params'"):
+        fo.optim.SGD(lr=1e-3)
+
+
+def test_what_only_torch_has_is_refused_in_a_group_too():
+    group = {"params": small_network().parameters(), "fused": True}
+    with pytest.raises(fo.CompatibilityError, match="fused=True: .* compile=True"):
+        fo.optim.AdamW([group])
+    fo.optim.AdamW([{**group, "params": small_network().parameters(), "fused": None}])
 
 
 def test_a_sparse_gradient_is_refused():
@@ -61,11 +70,16 @@ def test_a_sparse_gradient_is_refused():
         fo.optim.SGD(table.parameters(), lr=0.1).step()
 
 
-@pytest.mark.parametrize("dtype", [torch.int32, torch.int64])
-def test_a_parameter_of_whole_numbers_is_refused(dtype):
-    parameter = nn.Parameter(torch.zeros(2, dtype=dtype), requires_grad=False)
-    with pytest.raises(fo.CompatibilityError, match="only floating and complex ones move"):
-        fo.optim.SGD([parameter])
+@pytest.mark.parametrize("options", [{}, {"foreach": False}, {"compile": True}], ids=str)
+def test_a_parameter_of_whole_numbers_stays_as_it_is_with_torch(options):
+    # Such as the weights of a quantized module, which have no gradient.
+    frozen = nn.Parameter(torch.tensor([3, 5]), requires_grad=False)
+    weight = nn.Parameter(torch.ones(2))
+    optimizer = fo.optim.Adam([frozen, weight], **options)
+    weight.grad = torch.ones(2)
+    optimizer.step()
+    assert frozen.tolist() == [3, 5]
+    assert weight.detach().max() < 1.0
 
 
 def test_a_hyperparameter_per_trajectory_is_refused():

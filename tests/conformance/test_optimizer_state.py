@@ -101,14 +101,14 @@ def test_noise_continues_where_it_was_with_a_word_that_keeps_a_gradient():
     assert_identical(run(resumed, again, 4), expected)
 
 
-def test_the_state_of_a_parameter_holds_only_tensors_of_its_shape():
+def test_the_state_of_a_parameter_holds_tensors_of_its_shape_and_its_own_steps():
     module = small_network()
     optimizer = fo.optim.Adam(module.parameters())
     train(module, optimizer, steps=2)
     for parameter, kept in optimizer.state.items():
-        assert {name: tuple(value.shape) for name, value in kept.items()} == dict.fromkeys(
-            ("m", "v"), tuple(parameter.shape)
-        )
+        assert kept.keys() == {"m", "v", "clock"}
+        assert kept["m"].shape == kept["v"].shape == parameter.shape
+        assert kept["clock"]["step"] == 2
 
 
 def test_without_a_seed_the_noise_is_that_of_torch():

@@ -15,6 +15,7 @@ from torch.optim.optimizer import (
 from torch.testing._internal.common_optimizers import OptimizerErrorEnum, optim_db
 
 import flowopt as fo
+from tests.reference.optimizers import kept_tensors
 
 NAMES = ("SGD", "Adam", "AdamW", "RMSprop", "Adagrad")
 ENTRIES = {entry.optim_cls.__name__: entry for entry in optim_db}
@@ -190,8 +191,10 @@ def test_a_state_dict_continues_where_it_was_taken(name, number, way, named):
     assert ("param_names" in twin.state_dict()["param_groups"][0]) == named
     again, expected = twin.state_dict(), optimizer.state_dict()
     assert str(again["param_groups"]) == str(expected["param_groups"])
-    for index, kept in expected["state"].items():
-        assert all(torch.equal(again["state"][index][n], value) for n, value in kept.items())
+    for one, two in zip(parameters, twins, strict=True):
+        assert optimizer.state[one].get("clock") == twin.state[two].get("clock")
+        for name, value in kept_tensors(optimizer, one).items():
+            assert torch.equal(twin.state[two][name], value)
 
 
 @EACH
@@ -343,7 +346,7 @@ def test_autograd_follows_the_steps_where_asked(name, number, way):
         for factor in (1.0, -0.5, 2.0):
             parameter.grad = factor * gradient
             optimizer.step()
-        return parameter, *optimizer.state[parameter].values()
+        return parameter, *kept_tensors(optimizer, parameter).values()
 
     arguments = [
         torch.tensor(value, dtype=torch.float64, requires_grad=True)
@@ -368,11 +371,24 @@ def test_a_state_dict_of_another_rule_is_refused(write, load, message):
         ours.load_state_dict(theirs.state_dict())
 
 
-def test_parameters_that_began_at_different_steps_do_not_share_a_group():
-    weight, bias = weight_and_bias()
-    theirs = torch.optim.Adam([weight, bias])
-    theirs.step(closure_of(theirs, weight, bias))
-    bias.grad = None
-    theirs.step()
-    with pytest.raises(fo.CompatibilityError, match=r"\[1, 2\] steps"):
-        fo.optim.Adam([weight, bias]).load_state_dict(theirs.state_dict())
+@pytest.mark.parametrize(
+    ("name", "settings"),
+    [("Adam", {}), ("Adagrad", {"lr_decay": 0.1}), ("Adagrad", {}), ("RMSprop", {})],
+)
+def test_parameters_that_began_at_different_steps_pass_to_torch_and_back(name, settings):
+    def ended(*packages):
+        parameters, kept = weight_and_bias(), None
+        for step, package in enumerate(packages):
+            optimizer = getattr(package, name)(parameters, lr=0.1, **settings)
+            if kept is not None:
+                optimizer.load_state_dict(kept)
+            closure_of(optimizer, *parameters)()
+            if step % 2:
+                parameters[1].grad = None
+            optimizer.step()
+            is_ours = isinstance(optimizer, fo.optim.FlowOptimizer)
+            kept = optimizer.torch_state_dict() if is_ours else optimizer.state_dict()
+        return moved(parameters)
+
+    ours = ended(torch.optim, torch.optim, fo.optim, fo.optim, torch.optim)
+    torch.testing.assert_close(ours, ended(*[torch.optim] * 5))

@@ -1,5 +1,8 @@
 """The command that runs torch's own tests: what it counts, on a file made here."""
 
+import runpy
+import sys
+
 import pytest
 from torch.testing._internal.common_optimizers import optim_db
 
@@ -40,3 +43,16 @@ def test_every_optimizer_runs_every_test_in_both_ways(broken, status, tmp_path, 
     expected = [0, 1, 1] if status else [1, 0, 1]
     assert [int(number) for number in passed["Adam, compile=True"]] == expected
     assert any(line.startswith("| Only runs on cuda | ") for line in lines)
+
+
+def test_what_is_missing_is_said_in_one_line(monkeypatch, capsys):
+    name = "torch.testing._internal.common_optimizers"
+    with monkeypatch.context() as patched:
+        patched.delitem(sys.modules, "tests.conformance.torch_suite")
+        patched.delattr(name)
+        patched.setitem(sys.modules, name, None)
+        with pytest.raises(SystemExit, match=rf"needs {name}: pip install"):
+            runpy.run_module("tests.conformance.torch_suite", run_name="__main__")
+    with pytest.raises(SystemExit):
+        main(["nowhere.py"])
+    assert "nowhere.py is no file: give test/test_optim.py" in capsys.readouterr().err

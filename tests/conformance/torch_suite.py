@@ -17,8 +17,13 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import ModuleType
 
-from torch.testing._internal import common_optimizers as database
-from torch.testing._internal.common_methods_invocations import DecorateInfo
+try:
+    from torch.testing._internal import common_optimizers as database
+    from torch.testing._internal.common_methods_invocations import DecorateInfo
+except ModuleNotFoundError as missing:
+    if __name__ != "__main__":
+        raise
+    sys.exit(f"torch's database of optimizers needs {missing.name}: pip install {missing.name}")
 
 import flowopt as fo
 
@@ -167,6 +172,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.conformance.torch_suite")
     parser.add_argument("path", type=Path, help="torch's test/test_optim.py")
     path = parser.parse_args(arguments).path
+    if not path.is_file():
+        parser.error(f"{path} is no file: give test/test_optim.py of a copy of pytorch")
     failed: list[str] = []
     print("| optimizer | passed | failed | does not apply |\n|---|--:|--:|--:|")
     reasons: Counter = Counter()

@@ -8,6 +8,8 @@ from torch import Tensor, nn
 from torch.distributed.tensor import DTensor, Replicate, distribute_tensor, init_device_mesh
 
 import flowopt as fo
+from flowopt.optim.stepping.cohorts import CLOCK
+from tests.reference.optimizers import kept_tensors
 
 # Uneven parts, and parts without elements: 5 rows are 2 + 2 + 1 + 0 among four processes.
 SHAPES = ((5, 3), (7,), (1, 4), (), (4, 2, 3))
@@ -42,7 +44,10 @@ def full(tensor: Tensor) -> Tensor:
 def described(optimizer: torch.optim.Optimizer) -> dict[str, Any]:
     """Positions, variables and numbers of an optimizer, all of it whole."""
     parameters = [p for group in optimizer.param_groups for p in group["params"]]
-    state = [{name: full(v) for name, v in sorted(optimizer.state[p].items())} for p in parameters]
+    state = [
+        {name: full(v) for name, v in sorted(kept_tensors(optimizer, p).items())}
+        for p in parameters
+    ]
     # Without noise a seed is each process's own.
     noisy = any(known.flow.noisy for known in optimizer._equations)
     left = {"params", "param_names"} | (set() if noisy else {"seed"})
@@ -50,7 +55,9 @@ def described(optimizer: torch.optim.Optimizer) -> dict[str, Any]:
         {name: value for name, value in group.items() if name not in left}
         for group in optimizer.param_groups
     ]
-    return {"position": [full(p) for p in parameters], "state": state, "numbers": numbers}
+    clocks = [optimizer.state[p].get(CLOCK) for p in parameters]
+    position = [full(p) for p in parameters]
+    return {"position": position, "state": state, "numbers": numbers, "clocks": clocks}
 
 
 def preset(name: str, **settings: Any) -> Callable:

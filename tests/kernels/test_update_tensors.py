@@ -16,6 +16,7 @@ from tests.kernels.optimizers import (
     parameters,
     run,
 )
+from tests.reference.optimizers import kept_tensors
 
 
 def square(dtype=torch.float64):
@@ -32,26 +33,26 @@ def transpose(optimizer, moving):
     # The same memory in another order: only shape and strides tell.
     for parameter in moving:
         parameter.data = parameter.data.t()
-        for name, value in optimizer.state[parameter].items():
+        for name, value in kept_tensors(optimizer, parameter).items():
             optimizer.state[parameter][name] = value.t()
 
 
 def share(optimizer, moving):
     for parameter in moving:
         parameter.data.share_memory_()
-        for value in optimizer.state[parameter].values():
+        for value in kept_tensors(optimizer, parameter).values():
             value.share_memory_()
 
 
 def replace_state(optimizer, moving):
     for parameter in moving:
-        kept = optimizer.state[parameter]
-        optimizer.state[parameter] = {name: 0.5 * value for name, value in kept.items()}
+        kept = kept_tensors(optimizer, parameter)
+        optimizer.state[parameter] |= {name: 0.5 * value for name, value in kept.items()}
 
 
 def move_state(optimizer, moving):
     for parameter in moving:
-        for value in optimizer.state[parameter].values():
+        for value in kept_tensors(optimizer, parameter).values():
             value.set_(value.clone() * 0.5)
 
 

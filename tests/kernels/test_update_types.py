@@ -6,6 +6,7 @@ from torch import nn
 
 import flowopt as fo
 from tests.kernels.optimizers import flat, gradients, langevin, parameters
+from tests.reference.optimizers import kept_tensors
 
 HALVES = [torch.bfloat16, torch.float16]
 STEPS = 5
@@ -39,11 +40,11 @@ def test_a_step_is_that_of_float32_rounded_once_at_its_end(name, dtype):
         ours.step()
         theirs.step()
         with torch.no_grad():
-            for tensor in (*wide, *(v for own in theirs.state.values() for v in own.values())):
+            for tensor in (*wide, *(v for p in wide for v in kept_tensors(theirs, p).values())):
                 tensor.copy_(tensor.to(dtype))
         assert torch.equal(flat(half), flat(wide))
-    for own in ours.state.values():
-        assert all(value.dtype == dtype for value in own.values())
+    for parameter in half:
+        assert all(value.dtype == dtype for value in kept_tensors(ours, parameter).values())
 
 
 @pytest.mark.parametrize("dtype", HALVES, ids=str)

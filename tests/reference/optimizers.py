@@ -32,3 +32,9 @@ def assert_identical(found, expected):
 def two_groups(module, lr):
     first, last = module[0].parameters(), module[2].parameters()
     return [{"params": first, "lr": lr}, {"params": last, "weight_decay": 0.1}]
+
+
+def kept_tensors(optimizer, parameter):
+    """What an optimizer keeps of a parameter, by name, without the clock of its steps."""
+    kept = optimizer.state[parameter].items()
+    return {name: value for name, value in kept if isinstance(value, torch.Tensor)}

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from torch import nn
 
 import flowopt as fo
+from tests.reference.optimizers import kept_tensors
 from tests.robustness.worlds import DRAWN, KINDS
 
 WAYS = {"loop": {"foreach": False}, "lists": {}, "compiled": {"compile": True}}
@@ -44,7 +45,7 @@ def flat(tensors):
 
 
 def kept(parameters, optimizer):
-    states = [optimizer.state[parameter] for parameter in parameters]
+    states = [kept_tensors(optimizer, parameter) for parameter in parameters]
     return {name: flat(state[name] for state in states) for name in states[0]}
 
 
@@ -135,7 +136,8 @@ def test_a_module_that_changes_its_type_goes_on_once_the_state_has_followed(name
             parameter.data = parameter.data.to(after)
         optimizer.load_state_dict(optimizer.state_dict())
         step(parameters, optimizer, drawn(sizes, 2))
-        assert {t.dtype for p in parameters for t in (p, *optimizer.state[p].values())} == {after}
+        kept = [t for p in parameters for t in (p, *kept_tensors(optimizer, p).values())]
+        assert {tensor.dtype for tensor in kept} == {after}
         ends.append(flat(parameters))
     for end in ends[1:]:
         torch.testing.assert_close(end, ends[0], rtol=1e-5, atol=1e-5)

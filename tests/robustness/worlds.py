@@ -24,11 +24,6 @@ DRAWN = settings(
 NEIGHBOUR = 7.0
 LAYOUTS = ("contiguous", "channels last", "apart")
 
-# What torch keeps of a parameter, zero at the start; its Adagrad forgets those of groups that are
-# added later.
-AVERAGES = ("exp_avg", "exp_avg_sq", "max_exp_avg_sq")
-STARTS = {torch.optim.Adam: AVERAGES, torch.optim.AdamW: AVERAGES, torch.optim.Adagrad: ("sum",)}
-
 
 @dataclass(frozen=True)
 class Kind:
@@ -123,7 +118,6 @@ class World:
         interrupted: Whether it is saved, loaded and copied where the session says so.
         groups: The parameters of each group.
         optimizer: What steps them.
-        counts: Steps of each group.
     """
 
     kind: Kind
@@ -132,11 +126,9 @@ class World:
     interrupted: bool
     groups: list[list[nn.Parameter]]
     optimizer: torch.optim.Optimizer = field(init=False)
-    counts: list[int] = field(init=False)
 
     def __post_init__(self):
         self.optimizer = self.fresh()
-        self.counts = [0 for _ in self.groups]
 
     @property
     def parameters(self) -> list[nn.Parameter]:
@@ -156,7 +148,6 @@ class World:
         """One more group."""
         self.groups.append([nn.Parameter(tensor) for tensor in group])
         self.optimizer.add_param_group(self._group(len(self.groups) - 1))
-        self.counts.append(0)
 
     def replace(self, place: int, tensor: Tensor) -> None:
         """Another parameter in the place of one, which begins anew."""
@@ -170,21 +161,13 @@ class World:
 
     def step(self) -> None:
         """One step."""
-        if type(self.optimizer) in STARTS:
-            self._count_by_group()
+        if isinstance(self.optimizer, torch.optim.Adagrad):
+            # torch's own begins only the parameters that it was made with.
+            for parameter in self.parameters:
+                if not self.optimizer.state[parameter]:
+                    start = {"step": torch.tensor(0.0), "sum": torch.zeros_like(parameter)}
+                    self.optimizer.state[parameter] = start
         self.optimizer.step()
-
-    def _count_by_group(self) -> None:
-        """Corrections belong to a group here: torch's counts are those of parameters."""
-        for place, group in enumerate(self.groups):
-            moving = [parameter for parameter in group if parameter.grad is not None]
-            for parameter in moving:
-                state = self.optimizer.state[parameter]
-                if not state:
-                    names = STARTS[type(self.optimizer)]
-                    state.update({name: torch.zeros_like(parameter) for name in names})
-                state["step"] = torch.tensor(float(self.counts[place]))
-            self.counts[place] += bool(moving)
 
     def reload(self) -> None:
         """The same from a file."""

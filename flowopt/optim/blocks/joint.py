@@ -106,7 +106,7 @@ class JointSteps:
             known = carry.evaluation
             known = None if known is None else part.evaluation(known)
             own = replace(carry, state=part.state(carry.state), evaluation=known)
-            store(member.group, member.places, member.parameters, own)
+            store(member.group, member.group, member.places, member.parameters, own)
 
     def _flow(self, members: Sequence[Member]) -> PartitionedFlow:
         """The groups as one flow, made again only where other parameters move."""

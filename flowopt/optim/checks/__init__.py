@@ -1,6 +1,6 @@
 """What an optimizer refuses, and with which remedy."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from torch import Tensor
@@ -10,6 +10,7 @@ from flowopt.core.interfaces import Scheme
 from flowopt.errors import CompatibilityError, ConfigurationError
 from flowopt.flows import EquationFlow, PartitionedFlow
 from flowopt.optim.distributed.parts import check_placements
+from flowopt.optim.stepping.cohorts import CLOCK
 from flowopt.optim.storage import CARRIED, END_LOSS, MEMORY, REMEMBERED, STARTED
 from flowopt.schemes import Splitting
 
@@ -61,7 +62,13 @@ def _check_names(flow: EquationFlow) -> None:
             "flowopt.optim.LevenbergMarquardt"
         )
     in_groups = {*equations.hyperparameters, *(s.name for s in equations.scalars)} & GROUP_KEYS
-    of_parameters = {v.name for v in equations.variables} & {CARRIED, REMEMBERED, STARTED, "step"}
+    of_parameters = {v.name for v in equations.variables} & {
+        CARRIED,
+        CLOCK,
+        REMEMBERED,
+        STARTED,
+        "step",
+    }
     if taken := sorted(in_groups | of_parameters):
         raise CompatibilityError(
             f"flow {flow.name!r} uses the names {taken}, which mean something else in an "
@@ -97,18 +104,28 @@ def check_group(group: dict[str, Any], noisy: bool) -> None:
     """Checks parameters and values of a new group.
 
     Raises:
-        CompatibilityError: A parameter holds whole numbers, or is divided among processes in a way
-            that can not be stepped.
+        CompatibilityError: A parameter is divided among processes in a way that can not be stepped.
         ConfigurationError: The seed is no whole number, or a value is more than one number.
     """
-    for parameter in group["params"]:
-        if not parameter.is_floating_point() and not parameter.is_complex():
-            raise CompatibilityError(
-                f"a parameter has dtype {parameter.dtype}: only floating and complex ones move"
-            )
     check_placements(group["params"], noisy, group["differentiable"])
     check_seed(group["seed"])
     check_numbers(group)
+
+
+def check_loaded(group: Mapping[str, Any], names: Iterable[str], defaults: Mapping) -> None:
+    """Raises `CompatibilityError` where a loaded group is one of another rule.
+
+    Args:
+        group: As it was saved.
+        names: Of the numbers that its rule needs; flags came later, and may be missing.
+        defaults: Values of new groups.
+    """
+    numbers = (name for name in names if not isinstance(defaults.get(name), bool))
+    if missing := sorted(name for name in numbers if name not in group):
+        raise CompatibilityError(
+            f"a group of this state dict has no {', '.join(missing)}: load it into an optimizer of "
+            "the rule that wrote it"
+        )
 
 
 def remedy(flow: EquationFlow, scheme: Scheme) -> str:

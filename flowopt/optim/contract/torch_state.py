@@ -2,11 +2,13 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from operator import itemgetter
 from typing import Any
 
 import torch
 
 from flowopt.errors import CompatibilityError
+from flowopt.optim.stepping.cohorts import CLOCK
 
 NOT_OURS = (
     "this state dict is not one of flowopt's: its groups have no seed; state dicts of torch.optim "
@@ -24,7 +26,7 @@ class Twin:
     Attributes:
         kind: Its class.
         names: Our variable → the name of the same tensor there.
-        scalars: Our scalar → its value after so many steps of a group.
+        scalars: Our scalar → its value after so many steps.
     """
 
     kind: type[torch.optim.Optimizer]
@@ -54,17 +56,19 @@ def is_of_torch(state_dict: StateDict) -> bool:
     return any("seed" not in group for group in state_dict["param_groups"])
 
 
-def from_torch(twin: Twin, state_dict: StateDict, defaults: Group) -> StateDict:
+def from_torch(
+    twin: Twin, state_dict: StateDict, defaults: Group, has_clocks: Callable[[Group], bool]
+) -> StateDict:
     """One of our state dicts from one of torch's.
 
     Args:
         twin: The torch optimizer that wrote it.
         state_dict: What it wrote.
         defaults: Values that our groups have where torch's have none.
+        has_clocks: Whether each parameter of one of our groups counts its own steps.
 
     Raises:
-        CompatibilityError: It belongs to another rule, or its parameters have taken different
-            numbers of steps.
+        CompatibilityError: It belongs to another rule.
     """
     state = state_dict["state"]
     known = {*twin.names.values(), "step"}
@@ -74,19 +78,30 @@ def from_torch(twin: Twin, state_dict: StateDict, defaults: Group) -> StateDict:
             f"this state dict of torch.optim keeps {sorted(found)}; {twin.kind.__name__} keeps "
             f"{sorted(known)}: load it into the optimizer of its rule"
         )
-    groups = [
-        _our_group(twin, group, [state[i] for i in group["params"] if i in state], defaults)
-        for group in state_dict["param_groups"]
-    ]
     ours = {theirs: name for name, theirs in twin.names.items()}
-    tensors = {
+    found = {
         index: {ours[n]: value for n, value in kept.items() if n in ours and value is not None}
         for index, kept in state.items()
     }
-    return {"state": tensors, "param_groups": groups}
+    groups = [_our_group(twin, group, defaults) for group in state_dict["param_groups"]]
+    for group in groups:
+        counts = {i: int(state[i].get("step", 0)) for i in group["params"] if i in state}
+        clocks = {index: _clock(twin, group, steps) for index, steps in counts.items()}
+        if has_clocks(group):
+            for index, clock in clocks.items():
+                found[index][CLOCK] = clock
+        if clocks:
+            latest = max(clocks.values(), key=itemgetter("step"))
+            group.update({name: latest[name] for name in ("step", "time")})
+    return {"state": found, "param_groups": groups}
 
 
-def _our_group(twin: Twin, group: Group, kept: list[dict], defaults: Group) -> Group:
+def _clock(twin: Twin, group: Group, step: int) -> dict[str, float]:
+    scalars = {name: value(group, step) for name, value in twin.scalars.items()}
+    return {**scalars, "time": step * float(group["lr"]), "step": step}
+
+
+def _our_group(twin: Twin, group: Group, defaults: Group) -> Group:
     if "lr" not in group:
         raise CompatibilityError("a group of this state dict has no lr: is it an optimizer's?")
     decoupled = group.get("decoupled_weight_decay", twin is ADAMW)
@@ -95,20 +110,9 @@ def _our_group(twin: Twin, group: Group, kept: list[dict], defaults: Group) -> G
             f"decoupled_weight_decay={decoupled} is not {twin.kind.__name__}'s: load this state "
             f"dict into {'AdamW' if decoupled else 'Adam'}"
         )
-    steps = {int(own["step"]) for own in kept if "step" in own}
-    if len(steps) > 1:
-        raise CompatibilityError(
-            f"parameters of one group have taken {sorted(steps)} steps; here a group has one "
-            "number: give parameters that began later a group of their own"
-        )
     carried = {"params", "param_names", "initial_lr", "max_lr", "min_lr"}
     result = {n: v for n, v in group.items() if n in defaults or n in carried}
-    result = {**{n: v for n, v in defaults.items() if n not in result}, **result}
-    if kept:
-        step = steps.pop() if steps else 0
-        result |= {name: value(result, step) for name, value in twin.scalars.items()}
-        result |= {"step": step, "time": step * float(result["lr"])}
-    return result
+    return {**{n: v for n, v in defaults.items() if n not in result}, **result}
 
 
 def to_torch(twin: Twin, state_dict: StateDict) -> StateDict:
@@ -125,5 +129,6 @@ def to_torch(twin: Twin, state_dict: StateDict) -> StateDict:
     state = {}
     for index, kept in state_dict["state"].items():
         own = {twin.names[name]: value for name, value in kept.items() if name in twin.names}
-        state[index] = {"step": torch.tensor(float(steps[index])), **own} if counted else own
+        step = kept.get(CLOCK, {}).get("step", steps[index])
+        state[index] = {"step": torch.tensor(float(step)), **own} if counted else own
     return {"state": state, "param_groups": groups}

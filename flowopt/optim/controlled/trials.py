@@ -18,6 +18,7 @@ from flowopt.errors import CompatibilityError
 from flowopt.flows import EquationFlow
 from flowopt.optim.distributed.parts import mean_over_mesh
 from flowopt.optim.gradients import GradientOracle, SameSample, complex_view, real_view
+from flowopt.optim.stepping.cohorts import numbers_of
 from flowopt.optim.storage import MEMORY, REMEMBERED, STARTED, Places, stored_state
 from flowopt.stepper import STATUS_TYPE, Carry, Stepper
 
@@ -145,7 +146,8 @@ def begun(
     sign = -1.0 if group["maximize"] else 1.0
     evaluation = GradientOracle(parameters, sign, None).read(loss)
     step_size = torch.tensor(float(group["lr"]), dtype=torch.float64)
-    state = stored_state(group, places, parameters, flow, evaluation, later, step_size)
+    numbers = numbers_of(group, places)
+    state = stored_state(numbers, places, parameters, flow, evaluation, later, step_size)
     return Point(state, evaluation)
 
 

@@ -19,6 +19,7 @@ from flowopt.flows import EquationFlow
 from flowopt.optim.controlled import trials
 from flowopt.optim.distributed.parts import shards_of
 from flowopt.optim.gradients import gradients_of, real_view
+from flowopt.optim.stepping.cohorts import CLOCK
 from flowopt.optim.storage import MEMORY, store
 from flowopt.stepper import Carry
 
@@ -47,6 +48,7 @@ def prepare(
     control: StepControl | None,
     later: bool,
     ends_with_gradient: bool,
+    clocks: bool,
 ) -> None:
     """Makes what a checkpoint of a group is loaded over.
 
@@ -57,6 +59,7 @@ def prepare(
         control: Of the optimizer.
         later: Whether a flow that is singular at time 0 starts shortly after.
         ends_with_gradient: Whether steps evaluate the gradient at their end.
+        clocks: Whether each parameter has a time and scalars of its own.
     """
     parameters = [p for p in group["params"] if p.grad is not None]
     if not parameters or group.get("step"):
@@ -73,10 +76,15 @@ def prepare(
         )
     none = torch.zeros_like(start.state.step)
     carry = Carry(start.state, kept, start.state.time, (), none, none, none, none, none)
-    store(group, places, parameters, carry)
+    numbers = {} if clocks else group
+    store(group, numbers, places, parameters, carry)
     if control is not None:
         trials.prepare(control, group, places, parameters, start, flow)
-    group.update(dict.fromkeys((*unknown, "time"), math.nan))
+    numbers.update(dict.fromkeys((*unknown, "time"), math.nan))
+    if clocks:
+        group.update({name: numbers[name] for name in ("step", "time")})
+        for place in places:
+            place[CLOCK] = dict(numbers)
     # Empty places would be a state for torch.
     state.update({p: place for p, place in zip(parameters, places, strict=True) if place})
 

@@ -1,0 +1,1 @@
+"""Steps of a group: what moves together, and how eager torch moves it."""
