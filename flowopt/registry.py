@@ -35,6 +35,7 @@ from flowopt.schemes import (
     LeimkuhlerMatthews,
     LinearlyImplicitEuler,
     Projected,
+    Restarted,
     RungeKutta,
 )
 
@@ -147,6 +148,7 @@ SCHEMES: Mapping[str, Callable[[], Scheme]] = {
     "euler_richardson": EulerRichardson,
     "projected": lambda: Projected(RungeKutta("heun"), iterations=3),
     "energy_midpoint": EnergyMidpoint,
+    "restarted": lambda: Restarted(RungeKutta("heun")),
 }
 
 CONTROLS: Mapping[str, Callable[[float], StepControl]] = {

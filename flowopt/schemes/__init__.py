@@ -2,6 +2,7 @@
 
 from flowopt.schemes.balanced.energy_midpoint import EnergyMidpoint
 from flowopt.schemes.balanced.projected import Projected
+from flowopt.schemes.balanced.restarted import Restarted
 from flowopt.schemes.coefficients import TABLEAUX
 from flowopt.schemes.drift import DriftScheme
 from flowopt.schemes.euler import Euler
@@ -22,6 +23,7 @@ __all__ = [
     "LeimkuhlerMatthews",
     "LinearlyImplicitEuler",
     "Projected",
+    "Restarted",
     "RungeKutta",
     "Splitting",
     "Tableau",

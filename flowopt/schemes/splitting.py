@@ -93,6 +93,11 @@ class Splitting:
         """Whether the gradient at the start of the step is all that it needs."""
         return self._gradients(flow, known_at_start=True) == 0 and flow.damping is None
 
+    def begins_with_gradient(self, flow: FlowLike) -> bool:
+        """Whether it takes the gradient where the step starts, before it moves θ."""
+        known, unknown = (self._gradients(flow, known_at_start=known) for known in (True, False))
+        return known < unknown
+
     def ends_with_gradient(self, flow: FlowLike) -> bool:
         """Whether the last gradient is taken after the last move of θ."""
         for move in reversed(self.moves):

@@ -154,11 +154,15 @@ def _uncorrected(ratio: float) -> fo.Flow:
     return fo.Flow.from_text(text, name=name, momentum_rate=1.0, square_rate=ratio, floor=floor)
 
 
-def _controlled_adam(step_size: float) -> Method:
+def _controlled_adam(scheme: Scheme):
     """Torch's rates; no more than a tenth of the step is tried blindly, from where it doubles."""
-    flow = fo.flows.adam(momentum_rate=0.1 / step_size, square_rate=0.001 / step_size)
-    control = fo.LyapunovControl(dissipation=0.1, growth=2.0, first_step=0.1 * step_size)
-    return Method("", flow, fo.Splitting("TMVA"), control, FINE, ode="adam_ode")
+
+    def build(step_size: float) -> Method:
+        flow = fo.flows.adam(momentum_rate=0.1 / step_size, square_rate=0.001 / step_size)
+        control = fo.LyapunovControl(dissipation=0.1, growth=2.0, first_step=0.1 * step_size)
+        return Method("", flow, scheme, control, FINE, ode="adam_ode")
+
+    return build
 
 
 def _torchs_adam(step_size: float) -> Method:
@@ -167,6 +171,7 @@ def _torchs_adam(step_size: float) -> Method:
 
 
 GAUSS_NEWTON = fo.LinearlyImplicitEuler(gauss_newton=True)
+ADAMS_WORD = fo.Splitting("TMVA")
 EULER_AVERAGE = fo.Splitting("MA", maps={"M": "euler"})
 
 METHODS: Mapping[str, Callable[[float], Method]] = {
@@ -192,7 +197,8 @@ METHODS: Mapping[str, Callable[[float], Method]] = {
     "pgd": _descent(_solved, _projected(COARSE**2 / 10)),
     "pm": _momentum(_solved, _projected(FINE**2 / 100)),
     "lc_em": _momentum(_solved, fo.EnergyMidpoint("author")),
-    "lc_adam": _controlled_adam,
+    "lc_adam": _controlled_adam(ADAMS_WORD),
+    "lc_adam_restarted": _controlled_adam(fo.Restarted(ADAMS_WORD)),
     "gradient_flow": _ode(fo.flows.gradient_flow),
     "momentum_ode": _ode(fo.flows.momentum_ema),
     "awb_ode": _ode(lambda: _uncorrected(FORGETS_SQUARE / FORGETS)),
@@ -224,6 +230,7 @@ MEANINGS: Mapping[str, str] = {
     "lc_em": "momentum whose mean over a step is as long as the balance of energy asks",
     "lc_adam": "Adam, each step shortened until its energy falls at a tenth of its rate, the next "
     "begun with twice the last",
+    "lc_adam_restarted": "lc_adam, its momentum set to zero wherever the loss would rise along it",
     "gradient_flow": "the equation of gd, followed truly",
     "momentum_ode": "the equation of momentum at h = 0.1, followed truly",
     "awb_ode": "the equation of awb at h = 0.1, followed truly",

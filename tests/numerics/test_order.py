@@ -14,7 +14,7 @@ from tests.reference.states import HILLS, flat
 
 TIME = 1.0
 # Steps of the coarsest of three runs: few for high orders, whose errors would reach rounding.
-COARSEST = {1: 64, 2: 32, 3: 24, 4: 16, 5: 14}
+COARSEST = {0: 64, 1: 64, 2: 32, 3: 24, 4: 16, 5: 14}
 PROBLEMS = {"quadratic": fo.problems.quadratic([[1.0, 0.5], [0.5, 2.0]]), "hills": HILLS}
 START = torch.tensor([0.8, 0.6], dtype=torch.float64)
 WORDS = [(name, fo.Splitting(word)) for name in SMOOTH for word in FLOWS[name].words]

@@ -101,10 +101,13 @@ def controlled_momentum(problem, start, *, rate, dissipation, shrink, growth, fi
     return path
 
 
-def controlled_adam(problem, start, *, rates, eps, dissipation, shrink, growth, first, steps):
+def controlled_adam(
+    problem, start, *, rates, eps, dissipation, shrink, growth, first, steps, restarts=False
+):
     """Adam by exact maps of its averages; E = aR + f·Σm²/2D falls by λhf·Σm²/D·(a − b/4).
 
-    f = √u_v/u_m and D = √v + eps·√u_v, all after the trial on both sides of the bound.
+    f = √u_v/u_m and D = √v + eps·√u_v, all after the trial on both sides of the bound. With
+    restarts m ← 0 at the start of a trial where ⟨∇R, −f·m/D⟩ > 0.
     """
     a, b = rates
     zero = torch.zeros_like(start)
@@ -112,9 +115,12 @@ def controlled_adam(problem, start, *, rates, eps, dissipation, shrink, growth, 
     energy, path, losses = a * float(problem.loss(theta)), [theta], 0
     for _ in range(steps):
         gradient = problem.gradient(theta)
+        kept = m
+        if restarts and float((gradient * m / (v.sqrt() + eps * math.sqrt(u_v))).sum()) < 0:
+            kept = zero
         while True:
             p, q = math.exp(-a * h), math.exp(-b * h)
-            m_after, v_after = p * m + (1 - p) * gradient, q * v + (1 - q) * gradient**2
+            m_after, v_after = p * kept + (1 - p) * gradient, q * v + (1 - q) * gradient**2
             u_m_after, u_v_after = p * u_m + (1 - p), q * u_v + (1 - q)
             after = theta - h * (m_after / u_m_after) / ((v_after / u_v_after).sqrt() + eps)
             scale = v_after.sqrt() + eps * math.sqrt(u_v_after)

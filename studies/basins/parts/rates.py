@@ -20,7 +20,11 @@ from studies.common.tables import markdown_table
 WHERE = "poly_two"
 RATES = (1e-3, 0.01, 0.1, 0.3, 1.0)
 # Method → title of its columns.
-TITLES = {"lc_adam": "controlled", "torchs_adam": "Adam"}
+TITLES = {
+    "lc_adam": "controlled",
+    "lc_adam_restarted": "with restarts",
+    "torchs_adam": "Adam",
+}
 COLUMNS = ("converged / %", "cost", "left / %")
 # Forward passes within which a trajectory has to converge; a step takes a gradient at least.
 AFFORDABLE = 2000

@@ -106,7 +106,8 @@ def fitting_schemes(flow: fo.Flow, words: tuple[str, ...]) -> list[Scheme]:
             scheme.check(flow)
         except CompatibilityError:
             continue
-        schemes.append(scheme)
+        if scheme.order(flow) > 0:
+            schemes.append(scheme)
     return schemes
 
 
