@@ -240,6 +240,7 @@ class Stepper:
             # A step size that is no number leads nowhere either.
             stuck = (status == int(Status.RUNNING)) & ~(after.time + step_size > after.time)
             status = torch.where(stuck, int(Status.STEP_TOO_SMALL), status)
+            status = torch.where(stuck & step_size.isnan(), int(Status.DIVERGED), status)
         counted = self._counted(carry, made, running, verdict)
         return Carry(after, evaluation, step_size, memory, status, *counted)
 

@@ -22,8 +22,9 @@ class ElementaryControl(Control):
     Args:
         tolerance: Of the error of one step, unit of the variables.
         first_step: h of the first trial, a float or a (*batch,) tensor.
-        largest_growth: Most by which a step is longer than the one before; `math.inf` for the
-            author's results.
+        largest_growth: Most by which a step is longer than the one before; None for the author's
+            results, made without a guard: an error of zero, or one that is not finite, leaves no
+            next step, and the trajectory ends as diverged.
 
     Raises:
         ConfigurationError: A number is not positive, or the growth below 1.
@@ -35,19 +36,28 @@ class ElementaryControl(Control):
 
     rejects = True
     sampling = "step"
-    shown = ("tolerance", "largest_growth")
+    shown = ("tolerance",)
 
     def __init__(
         self,
         *,
         tolerance: float = 0.01,
         first_step: float | Tensor = 0.1,
-        largest_growth: float = 5.0,
+        largest_growth: float | None = 5.0,
     ):
         """See the class."""
         self.tolerance = number("tolerance", tolerance, POSITIVE)
-        self.largest_growth = number("largest_growth", largest_growth, AT_LEAST_ONE)
         self.first_step = numbers("first_step", first_step, POSITIVE)
+        self.largest_growth = (
+            None
+            if largest_growth is None
+            else number("largest_growth", largest_growth, AT_LEAST_ONE)
+        )
+
+    def _written(self) -> list[str]:
+        growth = self.largest_growth
+        written = None if growth is None else f"{growth.item():g}"
+        return [*super()._written(), f"largest_growth={written}"]
 
     @property
     def advances(self) -> bool:
@@ -63,11 +73,15 @@ class ElementaryControl(Control):
         """Accepts errors up to 1; the next step follows this error alone."""
         error = trial.error
         assert error is not None
-        square = error.square()
-        square = torch.clamp(square / (self.tolerance * self.tolerance), min=SMALLEST_SQUARE)
+        square = error.square() / (self.tolerance * self.tolerance)
         accept = trial.finite & (square <= 1.0)
-        factor = SAFETY * torch.exp((-0.5 / (trial.error_order + 1)) * torch.log(square))
-        factor = torch.clamp(factor, max=self.largest_growth)
+        power = -0.5 / (trial.error_order + 1)
+        if self.largest_growth is None:
+            usable = (square > 0.0) & (square < torch.inf) & (accept | (square > 1.0))
+            factor = SAFETY * torch.exp(power * torch.log(square))
+            return Verdict(accept, trial.step_size * torch.where(usable, factor, torch.nan), ())
+        square = torch.clamp(square, min=SMALLEST_SQUARE)
+        factor = torch.clamp(SAFETY * torch.exp(power * torch.log(square)), max=self.largest_growth)
         # The error of a step that left the finite numbers, or an error that did, says nothing but
         # that the step was too long.
         factor = torch.where(trial.finite & (square < torch.inf), factor, SMALLEST_FACTOR)

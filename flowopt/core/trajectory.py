@@ -26,7 +26,9 @@ SENTENCES = {
     Status.GRADIENT_SMALL: "gradient (and momentum) fell below the tolerance",
     Status.STEPS_TAKEN: "took the most steps allowed",
     Status.STEP_TOO_SMALL: "step size fell below what time can resolve",
-    Status.DIVERGED: "diverged: loss or gradient is not finite, or the step has no solution",
+    Status.DIVERGED: (
+        "diverged: loss, gradient or step size is not finite, or the step has no solution"
+    ),
     Status.STOPPED: "stopped by the user's condition",
     Status.INTERRUPTED: "interrupted from the keyboard",
 }

@@ -79,7 +79,7 @@ class Config:
     swept: tuple[str, ...] = ("poly_two", "poly_three")
     swept_pixels: int = 80
     trapped: int = 4000
-    flowing: int = 1000
+    flowing: int = 10_000
     networks: tuple[str, ...] = tuple(TASKS)
     network_methods: tuple[str, ...] = ()
     replicas: int = 100

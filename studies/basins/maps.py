@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from typing import cast
 
@@ -14,7 +14,7 @@ import flowopt as fo
 from flowopt.errors import ConfigurationError
 from flowopt.registry import PROBLEMS
 from studies.basins.config import Config
-from studies.basins.methods import MOST_STEPS, Method
+from studies.basins.methods import MOST_STEPS, ODE_TOLERANCE, Method
 from studies.common.names import unknown_name
 
 # Where in a pixel its start lies: no symmetry axis of a problem runs through both columns.
@@ -139,6 +139,23 @@ def starts(landscape: fo.problems.Landscape, config: Config) -> Tensor:
     return on_plane(plane, landscape.dim, (config.axes[0], config.axes[1]))
 
 
+def to_rest(method: Method, landscape: fo.problems.Landscape) -> Method:
+    """A true flow that ends where its steps leave no smaller gradient; any other as it is.
+
+    At a minimum explicit steps of error ε rattle by about ε, and the gradient by ε·κ, κ the largest
+    curvature.
+    """
+    if method.duration is None:
+        return method
+    curvatures = [
+        max(abs(eigenvalue) for eigenvalue in point.eigenvalues)
+        for point in landscape.critical_points
+        if point.kind == "minimum"
+    ]
+    rattle = 2.0 * ODE_TOLERANCE * max(curvatures, default=0.0)
+    return replace(method, tolerance=max(method.tolerance, rattle))
+
+
 def ends(
     method: Method,
     landscape: fo.problems.Landscape,
@@ -158,6 +175,7 @@ def ends(
         Along "start": "label" (class of `landmarks`, or a negative label of
         `flowopt.diagnostics`), "steps", "cost" in forward passes, and "start_loss".
     """
+    method = to_rest(method, landscape)
     solution = moved(method, landscape, start, most_steps=most_steps)
     labels = classified(solution, landscape, method.tolerance)
     return xr.Dataset(

@@ -125,8 +125,8 @@ def _decrease(step_size: float) -> fo.LyapunovControl:
 
 
 def _author_error(step_size: float) -> fo.ElementaryControl:
-    """The step grows without bound, as in the records."""
-    return fo.ElementaryControl(first_step=step_size, largest_growth=math.inf)
+    """Without a guard, as in the records."""
+    return fo.ElementaryControl(first_step=step_size, largest_growth=None)
 
 
 def _dissipation(**settings: Any):

@@ -20,7 +20,7 @@ def start(count, seed=0):
 
 
 def to_rest(scheme, where, problem=POLY_TWO, **settings):
-    control = fo.ElementaryControl(largest_growth=math.inf, **settings)
+    control = fo.ElementaryControl(largest_growth=None, **settings)
     return fo.integrate(
         DESCENT, scheme, problem, where, control=control, steps=20_000, stop=fo.stop.gradient(1e-4)
     )
@@ -125,8 +125,35 @@ def test_without_any_error_the_step_grows_by_the_largest_factor():
     where = torch.zeros(2, dtype=torch.float64)
     run = fo.integrate(DESCENT, AUTHOR, slope, where, control=control, steps=4)
     assert math.isclose(run.state.time.item(), 0.1 * (1 + 5 + 25 + 125), rel_tol=1e-14)
-    boundless = to_rest(AUTHOR, where, Loss(lambda theta: (0.3 * theta).sum(-1), 2))
-    assert torch.isfinite(boundless.position).all()
+
+
+@pytest.mark.parametrize("native", [True, False])
+def test_without_a_guard_an_error_of_zero_or_none_ends_a_trajectory_as_diverged(native):
+    def run(problem, where, growth):
+        where = torch.tensor(where, dtype=torch.float64)
+        control = fo.ElementaryControl(first_step=0.1, largest_growth=growth)
+        return fo.integrate(
+            DESCENT, AUTHOR, problem, where, control=control, steps=4, compile=native
+        )
+
+    slope = Loss(lambda theta: theta.sum(-1), 2)
+    # Its probe, θ − 0.05/√θ, is below 0.
+    root = Loss(lambda theta: torch.sqrt(theta).sum(-1), 1)
+    for problem, where in ((slope, [[1.0, 2.0]]), (root, [[0.1]])):
+        ended, guarded = (run(problem, where, growth) for growth in (None, 5.0))
+        assert ended.status == fo.Status.DIVERGED
+        assert torch.isfinite(ended.position).all()
+        assert guarded.status != fo.Status.DIVERGED
+
+
+def test_without_a_guard_an_error_that_is_too_large_asks_for_a_shorter_step():
+    # Where a whole step ends at a loss beyond all numbers, its rejection needs none there.
+    steep = Loss(lambda theta: (theta**12).sum(-1), 1)
+    control = fo.ElementaryControl(first_step=1.0, largest_growth=None)
+    where = torch.tensor([1.5], dtype=torch.float64)
+    run = fo.integrate(DESCENT, AUTHOR, steep, where, control=control, steps=20)
+    assert run.status == fo.Status.STEPS_TAKEN
+    assert run.counts["rejected"] > 0
 
 
 @pytest.mark.parametrize(

@@ -167,7 +167,7 @@ def test_the_summary_counts_how_trajectories_ended():
     starts = torch.stack([START, START * math.nan, START])
     assert run(start=starts).summary() == (
         "2 took the most steps allowed\n"
-        "1 diverged: loss or gradient is not finite, or the step has no solution"
+        "1 diverged: loss, gradient or step size is not finite, or the step has no solution"
     )
 
 

@@ -11,7 +11,7 @@ import xarray as xr
 
 import flowopt as fo
 from flowopt.diagnostics.basins import ELSEWHERE, LOST, UNFINISHED
-from studies.basins.author import RECORDS, Record
+from studies.basins.author import CHANGES, RECORDS, Change, Record
 from studies.basins.config import Config
 from studies.basins.maps import ends, landmarks, problem, uniform
 from studies.basins.methods import method
@@ -21,6 +21,8 @@ from studies.common.tables import markdown_table
 MOST_ERRORS = 4.0
 HEADER = ("problem", "method", "end", "author / %", "ours / %", "errors", "steps", "cost")
 CLASSES = ("diverged", "not converged", "elsewhere")
+SHARES = ("reached", "unfinished", "lost")
+CHANGE_HEADER = ("problem", "method", "runs", "reached / %", "not converged / %", "diverged / %")
 
 
 def records(config: Config) -> list[Record]:
@@ -28,16 +30,23 @@ def records(config: Config) -> list[Record]:
     return [record for record in RECORDS if record.problem in config.records]
 
 
-def unit_name(record: Record) -> str:
-    """Of the unit in which a record is computed anew."""
-    return f"table {record.problem} {record.method}"
+def changes(config: Config) -> list[Change]:
+    """Those of these records."""
+    return [change for change in CHANGES if change.record.problem in config.records]
+
+
+def unit_name(record: Record, words: str = "") -> str:
+    """Of the unit in which a record is computed anew, or otherwise."""
+    return f"table {record.problem} {record.method} {words}".rstrip()
 
 
 def units(config: Config) -> Mapping[str, Callable[[], xr.Dataset]]:
-    """One for each record."""
+    """One for each record, and one for each change of one."""
+    every = [(record, "") for record in records(config)]
+    every += [(change.record, change.words) for change in changes(config)]
     return {
-        unit_name(record): lambda record=record: _counted(record, config)
-        for record in records(config)
+        unit_name(record, words): lambda record=record: _counted(record, config)
+        for record, words in every
     }
 
 
@@ -48,7 +57,7 @@ def _counted(record: Record, config: Config) -> xr.Dataset:
     if record.loss is not None:
         landscape = replace(landscape, function=record.loss)
     start = uniform(-record.half_width, record.half_width, config.starts, config.seed)
-    found = ends(chosen, landscape, start)
+    found = ends(chosen, landscape, start, most_steps=record.most_steps)
     labels = found.label.values
     known = landmarks(landscape).points.tolist()
     numbers = [known.index([float(x) for x in point]) for point in record.points]
@@ -79,7 +88,15 @@ def _text(point: tuple[float, float]) -> str:
 
 
 def joined(found: Mapping[str, xr.Dataset], config: Config) -> xr.Dataset:
-    """One row per cell: "table_author" and "table_ours" in percent, "table_errors" between."""
+    """Shares in percent: one row per cell, and one per change.
+
+    "table_author" and "table_ours", "table_errors" between them; "change_reached" (a listed point),
+    "change_unfinished" and "change_lost".
+    """
+    return xr.merge([_cells(found, config), _changes(found, config)])
+
+
+def _cells(found: Mapping[str, xr.Dataset], config: Config) -> xr.Dataset:
     rows = []
     for record in records(config):
         unit = found[unit_name(record)]
@@ -100,6 +117,35 @@ def joined(found: Mapping[str, xr.Dataset], config: Config) -> xr.Dataset:
             for name, column in zip(names, columns, strict=True)
         }
     )
+
+
+def _changes(found: Mapping[str, xr.Dataset], config: Config) -> xr.Dataset:
+    """Of each record that is computed otherwise: the author's shares, ours, and those."""
+    rows: list[tuple[str, str, str, float, float, float]] = []
+    for change in changes(config):
+        record = change.record
+        named = (record.problem, record.method)
+        if named not in {row[:2] for row in rows}:
+            theirs = (sum(record.shares), record.unfinished, record.lost)
+            rows.append((*named, "the author's", *theirs))
+            rows.append((*named, "ours", *_shares(found[unit_name(record)], config)))
+        unit = found[unit_name(record, change.words)]
+        rows.append((*named, change.words, *_shares(unit, config)))
+    names = ("problem", "method", "words", *SHARES)
+    columns = zip(*rows, strict=True) if rows else ([] for _ in names)
+    return xr.Dataset(
+        {
+            f"change_{name}": ("change", list(column))
+            for name, column in zip(names, columns, strict=True)
+        }
+    )
+
+
+def _shares(unit: xr.Dataset, config: Config) -> tuple[float, float, float]:
+    """Percent that reached a listed point, did not converge, diverged."""
+    percent = 100.0 * unit["count"] / config.starts
+    lost, unfinished = (float(percent.sel(end=name)) for name in CLASSES[:2])
+    return float(percent[: -len(CLASSES)].sum()), unfinished, lost
 
 
 def standard_errors(first: float, first_count: int, second: float, second_count: int) -> float:
@@ -138,6 +184,24 @@ def section(arrays: xr.Dataset, config: Config) -> str:
         "cost (forward passes) are means of ours.\n\n"
         + markdown_table(HEADER, rows, right=set(HEADER) - {"problem", "method", "end"})
         + ("\n\n" + "\n".join(notes) if notes else "")
+        + _change_table(arrays)
+    )
+
+
+def _change_table(arrays: xr.Dataset) -> str:
+    if not arrays.sizes["change"]:
+        return ""
+    names = [arrays[f"change_{name}"].values for name in ("problem", "method", "words")]
+    numbers = [arrays[f"change_{name}"].values for name in SHARES]
+    rows = [
+        (*map(str, words), *("–" if math.isnan(x) else f"{x:.2f}" for x in shares))
+        for words, shares in zip(zip(*names, strict=True), zip(*numbers, strict=True), strict=True)
+    ]
+    return (
+        "\n\n### What shares hang on\n\nRuns of the records made otherwise: to another |g|, with "
+        "more steps, or with the problem's own loss instead of that of the author's code. Reached: "
+        "those that end at a point of the table above.\n\n"
+        + markdown_table(CHANGE_HEADER, rows, right=CHANGE_HEADER[3:])
     )
 
 
