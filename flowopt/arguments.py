@@ -44,6 +44,14 @@ def check_noise(noise: object) -> None:
         _check_kind("noise", noise, "normal", "a seed, or system.noise(path) of flowopt.adapters")
 
 
+def check_progress(progress: object) -> None:
+    """Raises `ConfigurationError` for what is neither a choice nor a function."""
+    if not isinstance(progress, bool) and not callable(progress):
+        raise ConfigurationError(
+            f"progress is True, False or a function of the number of new steps, got {progress!r}"
+        )
+
+
 def check_settings(
     step_size: object,
     steps: object,

@@ -11,6 +11,7 @@ from flowopt import kernels
 from flowopt.arguments import (
     check_flow_and_scheme,
     check_noise,
+    check_progress,
     check_settings,
 )
 from flowopt.controls import Constant
@@ -96,6 +97,7 @@ def integrate(
     """
     check_flow_and_scheme(flow, scheme)
     check_settings(step_size, steps, duration, control, seed, compile)
+    check_progress(progress)
     check_noise(noise)
     control = _control(step_size, control)
     with torch.no_grad():
@@ -288,7 +290,7 @@ def _reporter(progress: bool | Callable, steps: int | None) -> tuple[Callable | 
     """A function that is told of new steps, if somebody wants to know, and one that ends it."""
     if callable(progress):
         return progress, lambda: None
-    if not progress:
+    if progress is not True:
         return None, lambda: None
     try:
         from tqdm.auto import tqdm

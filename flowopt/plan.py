@@ -77,7 +77,7 @@ def joined(
         step, first = torch.zeros(batch, dtype=torch.int64, device=where), 0
     else:
         step = earlier.step
-        # Members that ended earlier do not move on; those that run are at the largest number.
+        # Members that had ended earlier go on with the minibatches of those that are furthest.
         first = int(step.max()) if step.numel() else 0
     # A scheme that ended with a gradient had it on the minibatch of the step before.
     behind = 1 if first and scheme.ends_with_gradient(flow) else 0

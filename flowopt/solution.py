@@ -19,7 +19,7 @@ class Solution:
 
     Attributes:
         position: Final θ: (*batch, dim), or the leaves of a network.
-        state: Final state, from which another `integrate` continues.
+        state: Final state, from which another `integrate` continues; a control begins anew.
         status: (*batch,), int8, values of `Status`.
         steps: Accepted steps, (*batch,), int64.
         records: Name → (time, *batch, …); NaN after a trajectory's end.
@@ -29,7 +29,7 @@ class Solution:
             "rejected" steps: (*batch,), int64.
         loss: At the final position, (*batch,).
         engine: Which engine stepped, and why.
-        origin: What was run: flow, scheme, problem, seed and step size, as text or numbers.
+        origin: What was run: flow, scheme, problem, control and seed, as text or numbers.
     """
 
     position: Any

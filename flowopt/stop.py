@@ -77,6 +77,9 @@ def tried_stop(
             f"stop={stop!r}: give flowopt.stop.gradient(1e-6), flowopt.stop.rest(1e-6) or a "
             "function of (state, evaluation)"
         )
+    if stop in (gradient, rest):
+        name = f"flowopt.stop.{stop.__name__}"
+        raise ConfigurationError(f"stop={name} has no tolerance: give {name}(1e-6)")
     met = stop(state, evaluate())
     if not isinstance(met, Tensor) or met.dtype != torch.bool or met.shape != state.batch:
         came = f"{met.dtype}, {tuple(met.shape)}" if isinstance(met, Tensor) else repr(met)

@@ -5,6 +5,8 @@ from typing import TypeVar, cast
 
 from torch import Tensor
 
+from flowopt.errors import ConfigurationError
+
 Count = TypeVar("Count", int, Tensor)
 
 LOSS = 1
@@ -17,7 +19,8 @@ PRODUCT = BACKWARD * LOSS
 # Products as which one with the Hessian counts: it goes back through loss and gradient.
 HESSIAN_PRODUCTS = BACKWARD * GRADIENT // PRODUCT
 
-FORWARD_PASSES = {"losses": LOSS, "gradients": GRADIENT, "products": PRODUCT}
+# What was evaluated for a rejected step is among the others.
+FORWARD_PASSES = {"losses": LOSS, "gradients": GRADIENT, "products": PRODUCT, "rejected": 0}
 
 
 def forward_passes(counts: Mapping[str, Count]) -> Count:
@@ -28,14 +31,19 @@ def forward_passes(counts: Mapping[str, Count]) -> Count:
     back through loss and gradient, counts as three.
 
     Args:
-        counts: "losses", "gradients" and "products", any of them, as in `solution.counts` or
-            `optimizer.counts`: whole numbers or tensors. Others, as "rejected", cost nothing.
+        counts: "losses", "gradients", "products" and "rejected", any of them, as in
+            `solution.counts` or `optimizer.counts`: whole numbers or tensors. What was evaluated
+            for a rejected step is among the others, so that "rejected" itself costs nothing.
 
     Returns:
         A number, or a tensor like those given.
 
+    Raises:
+        ConfigurationError: Something else is counted.
+
     Reference:
         Griewank & Walther 2008, Evaluating Derivatives, sections 3.3 and 4.6, for the factors.
     """
-    weighed = [FORWARD_PASSES[n] * c for n, c in counts.items() if n in FORWARD_PASSES]
-    return cast(Count, sum(weighed))
+    if unknown := [name for name in counts if name not in FORWARD_PASSES]:
+        raise ConfigurationError(f"no costs of {unknown} are known: give {list(FORWARD_PASSES)}")
+    return cast(Count, sum(FORWARD_PASSES[name] * count for name, count in counts.items()))

@@ -47,7 +47,7 @@ class CriticalCurve:
     eigenvalues: Callable[[Tensor], Tensor]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Landscape:
     """A loss with a name.
 
@@ -72,6 +72,10 @@ class Landscape:
     domain: tuple[float, float] | None = None
     summary: str = ""
     residuals: Callable[[Tensor], Tensor] | None = None
+
+    def __repr__(self) -> str:
+        """Name and number of parameters."""
+        return f"<problem {self.name} of {self.dim} parameter{'s' if self.dim > 1 else ''}>"
 
     def loss(self, theta: Tensor) -> Tensor:
         """(*batch, dim) → (*batch,)."""

@@ -31,10 +31,13 @@ class Minibatches:
     replacement: bool = False
 
     def __post_init__(self) -> None:
-        """Checks the size."""
+        """Checks what came."""
         whole = isinstance(self.size, int) and not isinstance(self.size, bool)
         if not whole or self.size < 1:
             raise DataError(f"a minibatch has at least one row, got size={self.size!r}")
+        for name in ("shared", "replacement"):
+            if not isinstance(getattr(self, name), bool):
+                raise DataError(f"{name} is True or False, got {getattr(self, name)!r}")
 
 
 class Network:

@@ -96,6 +96,9 @@ def test_the_curvature_is_the_diagonal_of_the_hessian():
     hessians = [torch.autograd.functional.hessian(HILLS.loss, point) for point in points]
     exact = torch.stack([hessian.diagonal() for hessian in hessians])
     found = fo.problems.curvature(HILLS, tuple(points.unbind(-1)))
+    # Two points of two coordinates: rows taken for leaves would go unnoticed.
+    of_start = fo.problems.curvature(HILLS, points[:2])
+    assert all(torch.equal(a[:2], b) for a, b in zip(found, of_start, strict=True))
     assert_close(torch.stack(found, -1), exact, rtol=1e-14, atol=0)
 
 

@@ -70,6 +70,12 @@ def refuses(error, match, use):
         ({"seed": 1.5}, fo.ConfigurationError, "a seed is a whole number .* got 1.5"),
         ({"seed": -1}, fo.ConfigurationError, "a seed is a whole number from 0"),
         ({"seed": 2**63}, fo.ConfigurationError, r"to 2\*\*63 - 1, got 9223372036854775808"),
+        ({"progress": 3}, fo.ConfigurationError, "progress is True, False or a function .* got 3"),
+        (
+            {"stop": fo.stop.rest},
+            fo.ConfigurationError,
+            r"stop=flowopt.stop.rest has no tolerance: give flowopt.stop.rest\(1e-6\)",
+        ),
         ({"record": {"a": (1, 3)}}, fo.ConfigurationError, "is no pair .every, function."),
         (
             {"record": {"a": (1, lambda state, evaluation: None)}},
@@ -154,6 +160,18 @@ def test_a_state_of_a_network_is_refused_by_a_landscape():
         (lambda: fo.Splitting("BA", maps="A"), fo.CompatibilityError, r"as in maps=\{'A': 'eul"),
         (lambda: fo.RungeKutta(["rk4"]), fo.CompatibilityError, "no Runge-Kutta method"),
         (lambda: fo.Term("A", drift=3), fo.DefinitionError, "3 is no table of formulas"),
+        (
+            lambda: fo.forward_passes({"gradient": 1}),
+            fo.ConfigurationError,
+            r"no costs of \['gradient'\] are known: give \['losses'",
+        ),
+        (lambda: fo.problems.gauss_newton(QUADRATIC, "a"), fo.DataError, "a position is a tensor"),
+        (lambda: Minibatches(2, shared="no"), fo.DataError, "shared is True or False, got 'no'"),
+        (
+            lambda: fo.classic.adam().flow.at_step_size("a"),
+            fo.DefinitionError,
+            "step_size = 'a' is no real number",
+        ),
         (lambda: fo.problems.quadratic("a"), fo.DataError, "curvatures is a real number"),
         (lambda: fo.problems.quadratic([math.nan]), fo.DataError, "curvatures are finite"),
         (
