@@ -38,6 +38,11 @@ def check_flow_and_scheme(flow: object, scheme: object) -> None:
     _check_kind("scheme", scheme, "step", "Splitting('BAOAB'), RungeKutta('rk4') or Euler()")
 
 
+def check_is_control(control: object, instead: str) -> None:
+    """Raises `CompatibilityError` for what is no step control; an example says what to give."""
+    _check_kind("control", control, "judge", f"Schedule(f), ErrorControl() or {instead}")
+
+
 def check_noise(noise: object) -> None:
     """Raises `CompatibilityError` for what is no source of random numbers."""
     if noise is not None:
@@ -62,7 +67,7 @@ def check_settings(
 ) -> None:
     """Raises a `FlowoptError` where a setting of `integrate` is missing or is of no use."""
     if control is not None:
-        _check_kind("control", control, "judge", "Schedule(f), ErrorControl() or step_size=0.1")
+        check_is_control(control, "step_size=0.1")
     if (step_size is None) == (control is None):
         raise ConfigurationError(
             "give either step_size or control, as in step_size=0.1 or control=Schedule(f)"

@@ -1,57 +1,44 @@
 """Any flow and scheme as a `torch.optim.Optimizer`."""
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from flowopt.arguments import SEEDS, check_flow_and_scheme
+from flowopt.arguments import check_flow_and_scheme
 from flowopt.classic.checks import check_not_negative
-from flowopt.controls import Constant
-from flowopt.core.interfaces import FlowLike, Scheme, StepControl
-from flowopt.errors import CompatibilityError, FlowoptError
+from flowopt.core.interfaces import Scheme, StepControl
+from flowopt.errors import CompatibilityError
 from flowopt.flows import EquationFlow
-from flowopt.optim.blocks.equation import Equation, taken_equation, together
-from flowopt.optim.blocks.joint import JointSteps, Member
+from flowopt.optim.blocks.joint import Member
 from flowopt.optim.checks import (
     check_equations,
-    check_group,
-    check_loaded,
     check_loss,
     check_numbers,
     remedy,
 )
 from flowopt.optim.checks.finite import check_finite
-from flowopt.optim.contract.base import Optimizer
-from flowopt.optim.contract.torch_state import NOT_OURS, is_of_torch
+from flowopt.optim.contract.groups import GroupOptimizer
 from flowopt.optim.controlled import trials
 from flowopt.optim.distributed.checkpoint import begin, is_checkpoints, prepare
-from flowopt.optim.distributed.parts import share_seed
-from flowopt.optim.gradients import all_plain, check_dense, real_view
+from flowopt.optim.gradients import check_dense, real_view
 from flowopt.optim.native import step_native
 from flowopt.optim.stepping.cohorts import (
     Moving,
-    apart,
     by_clock,
     by_occurrence,
-    check_repeated,
-    is_repeated,
-    take_over,
 )
 from flowopt.optim.stepping.eager import step_eager
 from flowopt.optim.storage import end_loss
 from flowopt.optim.tensors import elements_of, moving_of
-from flowopt.optim.updates import NativeSteps, Plan, Plans, Prepared
+from flowopt.optim.updates import Prepared
 
 DEFAULT_LR = 1e-3
 
-# What torch would drop from copies.
-KEPT = ("flow", "scheme", "control", "_equations", "_plain", "_repeated", "_foreach", "_energies")
 
-
-class FlowOptimizer(Optimizer):
+class FlowOptimizer(GroupOptimizer):
     """Steps a flow with the gradients of a training loop.
 
     Every param_groups entry may override `lr` and the flow's hyperparameters; all are read at every
@@ -96,8 +83,6 @@ class FlowOptimizer(Optimizer):
         ConfigurationError: A value is out of range.
     """
 
-    control: StepControl | None = None
-
     def __init__(
         self,
         params: Iterable,
@@ -135,102 +120,6 @@ class FlowOptimizer(Optimizer):
         }
         self._start(params, {"lr": lr, **values, **options}, foreach, compile)
 
-    def _start(self, params: Iterable, defaults: dict, foreach: object, compile: object) -> None:
-        if compile and defaults["differentiable"]:
-            raise CompatibilityError("autograd does not follow a kernel: leave out compile=True")
-        if foreach and defaults["differentiable"]:
-            raise CompatibilityError("autograd does not follow foreach: leave out foreach=True")
-        check_numbers(defaults)
-        self._foreach = foreach is not False and not defaults["differentiable"]
-        self._native = NativeSteps() if compile else None
-        self._plain, self._repeated, self._plans = True, set[int](), Plans()
-        self._equations: list[Equation] = []
-        self._joint: JointSteps | None = None
-        self._energies: dict[int, str] = {}
-        own = torch.initial_seed() % SEEDS if defaults["seed"] is None else None
-        # In the groups, state dicts carry it: noise continues where it was.
-        super().__init__(params, defaults if own is None else {**defaults, "seed": own})
-        if own is not None and any(known.flow.noisy for known in self._equations):
-            share_seed(own, (self.defaults, *self.param_groups))
-
-    def __getstate__(self) -> dict[str, Any]:
-        """What torch keeps, and what it would drop: equations, and whether they are compiled."""
-        kept = {name: getattr(self, name) for name in KEPT}
-        native = None if self._native is None else NativeSteps()
-        joint = None if self._joint is None else JointSteps()
-        made_again = {"_native": native, "_joint": joint, "_plans": Plans()}
-        return {**super().__getstate__(), **kept, **made_again}
-
-    def state_dict(self) -> dict[str, Any]:
-        """State and groups, as torch's."""
-        apart(self.state.values())
-        return super().state_dict()
-
-    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Continues where a state dict of the same flow was taken, noise included.
-
-        Raises:
-            CompatibilityError: The state dict is not one of this rule; nothing has changed.
-        """
-        if is_of_torch(state_dict):
-            state_dict = self._translated(state_dict)
-        before = self.state, self.param_groups
-        super().load_state_dict(state_dict)
-        try:
-            self._complete()
-        except FlowoptError:
-            self.state, self.param_groups = before
-            raise
-
-    def _complete(self) -> None:
-        """Makes what was loaded this optimizer's own."""
-        for place, (group, equation) in enumerate(
-            zip(self.param_groups, self._equations, strict=True)
-        ):
-            check_loaded(group, self._settings(place), self.defaults)
-            # Older state dicts lack what came later.
-            group.update({n: v for n, v in self.defaults.items() if n not in group})
-            equation.strip(group, self.flow)
-            places = [self.state[p] for p in group["params"] if p in self.state]
-            if self._has_clocks(place):
-                take_over(group, places, self._plan(place)[0].scalars)
-        # torch takes over tensors that need no cast, and kernels step them in place.
-        for kept in filter(lambda own: isinstance(own, dict), self.state.values()):
-            kept.update({n: v.clone() for n, v in kept.items() if isinstance(v, Tensor)})
-
-    def _translated(self, state_dict: dict[str, Any]) -> dict[str, Any]:
-        raise CompatibilityError(NOT_OURS)
-
-    def add_param_group(self, param_group: dict) -> None:
-        """Adds a group; a complex parameter is stepped as the real one of its two parts.
-
-        Raises:
-            CompatibilityError: The group's flow or parameters do not fit.
-            ConfigurationError: The seed is no whole number, or a value is more than one number.
-            PartitionError: Letters of the group's flow have no meaning, or several.
-        """
-        param_group, equation = taken_equation(param_group, self.flow, self.scheme)
-        super().add_param_group(param_group)
-        group, place = self.param_groups[-1], len(self._equations)
-        self._equations.append(equation)
-        equation.strip(group, self.flow)
-        check_group(group, equation.flow.noisy)
-        self._plain = self._plain and all_plain(group["params"])
-        flow, scheme = self._whole(place)
-        if is_repeated(group["params"]):
-            check_repeated(equation.flow, scheme.closure_free(flow) and self.control is None)
-            self._repeated.add(place)
-        if not scheme.closure_free(flow):
-            options = {
-                "compile": self._native is not None,
-                "differentiable": group["differentiable"],
-            }
-            for option in (name for name, chosen in options.items() if chosen):
-                raise CompatibilityError(f"{option}=True: {remedy(self.flow, self.scheme)}")
-            self._joint = JointSteps() if place else None
-        if place and self.control is not None:
-            trials.check_one_group(self.control, scheme.closure_free(flow))
-
     @property
     def counts(self) -> dict[str, int]:
         """What a control that rejects took: "gradients", "losses" (without gradient), "rejected".
@@ -240,21 +129,6 @@ class FlowOptimizer(Optimizer):
         return {
             name: sum(group.get(name, 0) for group in self.param_groups) for name in trials.COUNTS
         }
-
-    def _whole(self, place: int) -> tuple[FlowLike, Scheme]:
-        """Flow and scheme of all groups where some have their own, else of the group."""
-        if any(known.own for known in self._equations):
-            return together(self._equations), self.scheme
-        return self._plan(place)[:2]
-
-    def _plan(self, place: int) -> tuple[EquationFlow, Scheme, Tensor]:
-        """Flow, scheme and step size of a group, from its values as they are now."""
-        group, equation = self.param_groups[place], self._equations[place]
-        check_not_negative(lr=group["lr"])
-        changes = {name: group[name] for name in equation.flow.hyperparameters}
-        flow = equation.flow.with_hyperparameters(**changes)
-        step_size = torch.as_tensor(group["lr"], dtype=torch.float64).reshape(())
-        return flow, equation.scheme, step_size
 
     def step(
         self,
@@ -296,12 +170,21 @@ class FlowOptimizer(Optimizer):
         if self._joint is not None:
             self._joint.step(self._members(closure, loss), self.scheme, closure, loss)
             return loss
-        first = 0
-        for place, group in enumerate(self.param_groups):
-            if place:
-                first += elements_of(self.param_groups[place - 1]["params"])
-            self._step_group(place, group, closure, loss, first)
+        for place, moving in self._moving():
+            self._step_group(place, moving, closure, loss)
         return loss
+
+    def _moving(self) -> Iterator[tuple[int, Moving]]:
+        """The groups that have a gradient, by their places."""
+        first, before = 0, ()
+        for place, group in enumerate(self.param_groups):
+            first += elements_of(before)
+            before = group["params"]
+            if (found := moving_of(before, first, self._plain)) is not None:
+                prepared = self._prepared(place)
+                keeps = prepared.names or prepared.clocks or self.control
+                places = self._places(found[0], bool(keeps) or not prepared.closure_free)
+                yield place, Moving(group, group, places, *found)
 
     def _prepare(self) -> None:
         """Makes what torch's distributed checkpoint is loaded over."""
@@ -313,15 +196,10 @@ class FlowOptimizer(Optimizer):
 
     def _members(self, closure: Callable | None, loss: Tensor | None) -> list[Member]:
         """The groups of a joint step: those with a gradient."""
-        members, first = [], 0
-        for place, group in enumerate(self.param_groups):
-            found = moving_of(group["params"], first, self._plain)
-            first += elements_of(group["params"])
-            if found is None:
-                continue
+        members = []
+        for place, (group, _, _, parameters, gradients, elements) in self._moving():
             if closure is None:
                 raise CompatibilityError(remedy(self.flow, self.scheme))
-            parameters, gradients, elements = found
             check_dense(gradients)
             flow, _, step_size = self._plan(place)
             check_loss(flow, loss is None and flow.uses_loss)
@@ -330,16 +208,10 @@ class FlowOptimizer(Optimizer):
         return members
 
     def _step_group(
-        self, place: int, group: dict, closure: Callable | None, loss: Tensor | None, first: int
+        self, place: int, whole: Moving, closure: Callable | None, loss: Tensor | None
     ) -> None:
-        """Steps the parameters that have a gradient; the first of all elements has a number."""
-        found = moving_of(group["params"], first, self._plain)
-        if found is None:
-            return
+        """Steps the parameters that have a gradient, those with the same clock together."""
         prepared = self._prepared(place)
-        keeps = prepared.names or prepared.clocks or self.control or not prepared.closure_free
-        places = self._places(found[0], keeps=bool(keeps))
-        whole = Moving(group, group, places, *found)
         rounds = by_occurrence(whole) if place in self._repeated else (whole,)
         number, clocks = 0, prepared.clocks and self.control is None
         for mentioned in rounds:
@@ -369,25 +241,6 @@ class FlowOptimizer(Optimizer):
             prepared = self._prepared(place)
         check_loss(prepared.plan.flow, loss is None and prepared.uses_loss)
         step_native(self._native, (place, number), prepared, moving, loss, later, self._real)
-
-    def _has_clocks(self, place: int) -> bool:
-        """Whether each parameter of a group has a time and scalars of its own."""
-        return self.control is None and self._prepared(place).clocks
-
-    def _settings(self, place: int) -> Iterable[str]:
-        """What a plan is made of, by its names in a group."""
-        return ("lr", *self._equations[place].flow.hyperparameters)
-
-    def _prepared(self, place: int) -> Prepared:
-        """The plan of a group, made again when its values change."""
-        group = self.param_groups[place]
-        values = tuple([group[name] for name in self._settings(place)])
-
-        def plan() -> Plan:
-            flow, scheme, step_size = self._plan(place)
-            return Plan(flow, scheme, step_size, Constant(step_size), bool(group["maximize"]))
-
-        return self._plans.prepared(place, (*values, group["maximize"]), plan)
 
     def _places(self, parameters: Sequence[Tensor], keeps: bool = True) -> list[dict[str, Any]]:
         """Where torch keeps what belongs to parameters, if anything does."""

@@ -115,6 +115,8 @@ class SameSample:
     def _repeated(self, function: Callable[[], Tensor]) -> Tensor:
         _set_random_state(self._before)
         value = function()
+        if value is None:
+            raise CompatibilityError("the closure gives no loss to compare: end it by return loss")
         self._after = self._after or _random_state()
         return value
 

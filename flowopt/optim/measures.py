@@ -37,8 +37,14 @@ def measures(optimizer: FlowOptimizer, loss: Tensor | float) -> list[dict[str, f
         group that has not taken a step yet.
 
     Raises:
-        CompatibilityError: An energy depends on a gradient that is missing.
+        CompatibilityError: An energy depends on a gradient that is missing, or the optimizer has no
+            equations.
     """
+    if not isinstance(optimizer, FlowOptimizer):
+        raise CompatibilityError(
+            f"measures are of optimizers that step flows, such as flowopt.optim.Langevin, got "
+            f"{type(optimizer).__name__}"
+        )
     found = []
     for place, group in enumerate(optimizer.param_groups):
         flow, _, step_size = optimizer._plan(place)

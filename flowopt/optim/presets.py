@@ -7,6 +7,7 @@ from typing import Any
 from torch import Tensor
 
 from flowopt import classic
+from flowopt.arguments import check_is_control
 from flowopt.classic import Method
 from flowopt.core.interfaces import Scheme
 from flowopt.errors import CompatibilityError
@@ -94,6 +95,7 @@ class Preset(FlowOptimizer):
         method = self.method(**defaults)
         self.flow, self.scheme, self.control = method.rule.flow, method.scheme, control
         if control is not None:
+            check_is_control(control, "lr=0.1")
             if control.rejects:
                 raise CompatibilityError(
                     f"{control!r} compares energies of one flow, and {method.name} keeps its betas "

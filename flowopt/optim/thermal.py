@@ -6,8 +6,9 @@ from typing import Any
 from torch import Tensor
 
 from flowopt.classic.checks import check_not_negative
+from flowopt.core.interfaces import Scheme
 from flowopt.errors import ConfigurationError
-from flowopt.flows import adaptive_langevin, langevin
+from flowopt.flows import EquationFlow, adaptive_langevin, langevin
 from flowopt.optim.blocks.equation import FLOW, LETTERS
 from flowopt.optim.flow_optimizer import FlowOptimizer
 from flowopt.schemes import Splitting
@@ -20,7 +21,20 @@ THERMOSTAT = "CDEDC"
 STABLE = 2.0
 
 
-class Langevin(FlowOptimizer):
+class Thermal(FlowOptimizer):
+    """An optimizer none of whose values is negative, in any group at any step."""
+
+    def _plan(self, place: int) -> tuple[EquationFlow, Scheme, Tensor]:
+        group, names = self.param_groups[place], self._equations[place].flow.hyperparameters
+        check_not_negative(**{name: group[name] for name in names})
+        return super()._plan(place)
+
+    def _check_group(self, place: int) -> None:
+        self._plan(place)
+        super()._check_group(place)
+
+
+class Langevin(Thermal):
     """Langevin dynamics, dθ = p dt, dp = −∇L dt − γp dt + √(2γT) dW, under BAOA.
 
     Without temperature, SGD with momentum exp(−γ lr) and learning rate lr²(1 + exp(−γ lr))/2.
@@ -72,7 +86,7 @@ class Langevin(FlowOptimizer):
         )
 
 
-class AdaptiveLangevin(FlowOptimizer):
+class AdaptiveLangevin(Thermal):
     """Langevin dynamics whose friction ξ moves until the momentum has its temperature.
 
     dθ = p dt, dp = (−∇L − ξp) dt + σ dW, dξ = ε(|p|² − N·T) dt under BAEOEA, where friction and
@@ -138,13 +152,12 @@ class AdaptiveLangevin(FlowOptimizer):
     def _start(self, params: Iterable, defaults: dict, foreach: object, compile: object) -> None:
         super()._start(params, {**defaults, "xi": self._initial_friction}, foreach, compile)
 
-    def add_param_group(self, param_group: dict) -> None:
-        """Adds a group with a thermostat of its own; checks that the step size can follow it."""
-        super().add_param_group(param_group)
-        _check_frequency(self.param_groups[-1])
+    def _check_group(self, place: int) -> None:
+        super()._check_group(place)
+        _check_frequency(self.param_groups[place])
 
 
-class AdLaLa(FlowOptimizer):
+class AdLaLa(Thermal):
     """Adaptive Langevin dynamics for the first group, Langevin dynamics for the others.
 
     The first group steps BACDEDCA, the others BAOA, with one gradient. Values of the first are its
@@ -217,7 +230,7 @@ class AdLaLa(FlowOptimizer):
         _check_frequency(group)
 
 
-class LOL(FlowOptimizer):
+class LOL(Thermal):
     """Langevin dynamics for the first group; the others draw their momentum anew at every step.
 
     The others have infinite friction, which makes Leimkuhler and Matthews' overdamped step of

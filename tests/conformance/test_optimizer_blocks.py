@@ -356,3 +356,24 @@ def test_joint_gradients_need_a_closure_and_no_kernel():
 def test_presets_refuse_what_can_not_work(make, message):
     with pytest.raises(fo.ConfigurationError, match=message):
         make(small_network())
+
+
+def test_the_order_of_groups_with_own_equations_does_not_matter():
+    own = {"flow": fo.flows.gradient_flow()}
+    ends = []
+    for order in (1, -1):
+        first, second = (torch.nn.Parameter(torch.ones(2)) for _ in range(2))
+        groups = [{"params": [first], **own}, {"params": [second]}][::order]
+        optimizer = fo.optim.FlowOptimizer(
+            groups, fo.flows.heavy_ball(friction=1.0), fo.Splitting("OBA"), lr=0.1
+        )
+        first.grad = second.grad = torch.ones(2)
+        optimizer.step()
+        ends.append((first.tolist(), second.tolist()))
+    assert ends[0] == ends[1]
+
+
+def test_letters_that_mean_something_to_no_group_are_named():
+    group = {"params": [torch.nn.Parameter(torch.ones(2))], "flow": fo.flows.gradient_flow()}
+    with pytest.raises(fo.CompatibilityError, match=r"letters \['B', 'O'\] of .* to no group"):
+        fo.optim.FlowOptimizer([group], fo.flows.heavy_ball(friction=1.0), fo.Splitting("OBA"))

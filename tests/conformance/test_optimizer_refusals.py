@@ -107,3 +107,77 @@ def test_a_variable_may_not_be_called_step():
 def test_a_word_that_does_not_fit_its_flow_is_refused_at_once():
     with pytest.raises(fo.CompatibilityError, match=r"leaves out \['O'\]"):
         FlowOptimizer(small_network().parameters(), fo.flows.heavy_ball(), fo.Splitting("BA"))
+
+
+HEAVY_BALL, WORD = fo.flows.heavy_ball(friction=1.0), fo.Splitting("OBA")
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"control": fo.control.ExpectedSlope}, "control is the class ExpectedSlope"),
+        ({"control": 0.1}, "control=0.1 is no control: give .* or lr=0.1"),
+        ({"compile": "auto"}, "compile is True or False for an optimizer, got 'auto'"),
+        ({"lr": "0.1"}, "lr is a real number or a tensor of them, got '0.1'"),
+        ({"lr": torch.ones(2)}, "Tensor lr must be 1-element"),
+        ({"seed": 0.5}, "a seed is a whole number"),
+    ],
+    ids=str,
+)
+def test_wrong_settings_of_a_flow_optimizer_are_named(settings, message):
+    with pytest.raises(fo.FlowoptError, match=message):
+        FlowOptimizer([nn.Parameter(torch.ones(2))], HEAVY_BALL, WORD, **settings)
+
+
+@pytest.mark.parametrize(
+    ("preset", "values", "message"),
+    [
+        ("Langevin", {"temperature": -1.0}, "Invalid temperature value: -1.0"),
+        ("Langevin", {"friction": float("nan")}, "Invalid friction value: nan"),
+        ("AdaptiveLangevin", {"coupling": -0.1}, "Invalid coupling value: -0.1"),
+        ("AdaptiveLangevin", {"xi": "warm"}, "xi is a real number .* got 'warm'"),
+    ],
+)
+def test_a_wrong_value_of_a_group_is_refused_and_the_group_is_not_added(preset, values, message):
+    optimizer = getattr(fo.optim, preset)([nn.Parameter(torch.ones(2))])
+    group = {"params": [nn.Parameter(torch.ones(2))]}
+    with pytest.raises(fo.ConfigurationError, match=message):
+        optimizer.add_param_group({**group, **values})
+    assert len(optimizer.param_groups) == 1
+    optimizer.add_param_group(group)
+    group["params"][0].grad = torch.ones(2)
+    optimizer.step()
+    assert (group["params"][0] != 1).all()
+
+
+def test_a_temperature_that_a_schedule_makes_negative_is_refused():
+    parameter = nn.Parameter(torch.ones(2))
+    optimizer = fo.optim.Langevin([parameter])
+    parameter.grad = torch.ones(2)
+    optimizer.param_groups[0]["temperature"] = -1.0
+    with pytest.raises(fo.ConfigurationError, match="Invalid temperature value: -1.0"):
+        optimizer.step()
+
+
+@pytest.mark.parametrize("value", [1.0, torch.tensor(1.0), torch.ones(2, requires_grad=True)])
+def test_a_loss_that_can_not_be_differentiated_is_refused(value):
+    with pytest.raises(fo.CompatibilityError, match="gives a tensor of one element that depends"):
+        fo.optim.SGD([nn.Parameter(torch.ones(2))]).step(loss=lambda: value)
+
+
+def test_a_closure_that_returns_nothing_can_not_be_judged():
+    parameter = nn.Parameter(torch.ones(2))
+    parameter.grad = torch.ones(2)
+    with pytest.raises(fo.CompatibilityError, match="end it by return loss"):
+        fo.optim.EnergyGD([parameter]).step(lambda: None)
+
+
+def test_measures_of_an_optimizer_without_equations_are_refused():
+    with pytest.raises(fo.CompatibilityError, match="such as flowopt.optim.Langevin, got SGD"):
+        fo.optim.measures(torch.optim.SGD([nn.Parameter(torch.ones(2))]), 1.0)
+
+
+def test_nothing_to_step_is_said_by_levenberg_marquardt():
+    optimizer = fo.optim.LevenbergMarquardt([torch.ones(2)])
+    with pytest.raises(fo.CompatibilityError, match="no parameter requires a gradient"):
+        optimizer.step(residuals=lambda: torch.ones(2))

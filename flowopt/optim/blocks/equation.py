@@ -83,6 +83,23 @@ def _scheme_alone(flow: EquationFlow, letters: Mapping[str, str], scheme: Scheme
     return Splitting(word, maps=maps)
 
 
+def missing_letters(equations: Sequence[Equation], scheme: Scheme) -> list[str]:
+    """Letters of a word that mean something to no group; none where a group is as all are."""
+    if not isinstance(scheme, Splitting) or not all(known.own for known in equations):
+        return []
+    known = together(equations).letters if equations else ()
+    return [letter for group in groups_of(scheme.word) for letter in group if letter not in known]
+
+
+def check_letters(equations: Sequence[Equation], scheme: Scheme) -> None:
+    """Raises `CompatibilityError` where letters of a word mean something to no group."""
+    if missing := sorted({*missing_letters(equations, scheme)}):
+        raise CompatibilityError(
+            f"letters {missing} of {scheme!r} mean something to no group: leave them out of the "
+            "word, or say in a group's 'letters' what they mean"
+        )
+
+
 def together(equations: Sequence[Equation]) -> PartitionedFlow:
     """What groups are as one flow, whatever their parameters; groups that are alike count once."""
     kinds = {(known.flow.definition, *known.letters.items()): known for known in equations}

@@ -5,7 +5,7 @@ from typing import Any
 
 from torch import Tensor
 
-from flowopt.arguments import check_seed
+from flowopt.arguments import check_seed, real_tensor
 from flowopt.core.interfaces import Scheme
 from flowopt.errors import CompatibilityError, ConfigurationError
 from flowopt.flows import EquationFlow, PartitionedFlow
@@ -100,16 +100,24 @@ def check_numbers(values: Mapping[str, object]) -> None:
             check_one_number(name, value)
 
 
-def check_group(group: dict[str, Any], noisy: bool) -> None:
+def check_compile(compile: object) -> None:
+    """Raises `ConfigurationError` for what says neither yes nor no."""
+    if not isinstance(compile, bool):
+        raise ConfigurationError(f"compile is True or False for an optimizer, got {compile!r}")
+
+
+def check_group(group: dict[str, Any], flow: EquationFlow) -> None:
     """Checks parameters and values of a new group.
 
     Raises:
         CompatibilityError: A parameter is divided among processes in a way that can not be stepped.
-        ConfigurationError: The seed is no whole number, or a value is more than one number.
+        ConfigurationError: The seed is no whole number, or a value is no number, or several.
     """
-    check_placements(group["params"], noisy, group["differentiable"])
+    check_placements(group["params"], flow.noisy, group["differentiable"])
     check_seed(group["seed"])
     check_numbers(group)
+    for name in {*flow.scalars} & {*group}:
+        real_tensor(name, group[name])
 
 
 def check_loaded(group: Mapping[str, Any], names: Iterable[str], defaults: Mapping) -> None:

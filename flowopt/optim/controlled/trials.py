@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from flowopt.arguments import check_is_control
 from flowopt.core.evaluation import Evaluation
 from flowopt.core.interfaces import FlowLike, Point, Scheme, StepControl, Trial
 from flowopt.core.probing import same_loss
@@ -42,6 +43,7 @@ def check_control(
             f"lr={lr!r} came with control={control!r}, which says how far to step: leave lr out, "
             "and give the control its first step"
         )
+    check_is_control(control, "lr=0.1")
     control.check(flow, scheme)
     if compile and control.rejects:
         raise CompatibilityError(
@@ -121,16 +123,21 @@ def _mean(optimizer: torch.optim.Optimizer, loss: Callable[[], Tensor]) -> Tenso
 def _differentiated(clear: Callable[[], None], loss: Callable[[], Tensor]) -> Tensor:
     clear()
     value = loss()
+    if not isinstance(value, Tensor) or not value.requires_grad or value.numel() != 1:
+        raise CompatibilityError(
+            "loss= gives a tensor of one element that depends on the parameters, got "
+            f"{value!r:.60}: leave out .item() and .detach(), and take the mean"
+        )
     value.backward()
-    return value
+    return value.detach()
 
 
 def check_one_group(control: StepControl, closure_free: bool) -> None:
     """Raises `CompatibilityError` where a control can not judge several groups."""
     if control.rejects or not closure_free:
         raise CompatibilityError(
-            f"{control!r} with several groups: a control judges each by itself, by the gradient "
-            "at the start of a step, and can not reject; put all parameters into one group"
+            f"{control!r} with several groups: what rejects or needs gradients within a step is "
+            "judged for all parameters together; put them into one group"
         )
 
 

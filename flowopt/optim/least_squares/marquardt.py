@@ -135,7 +135,7 @@ class LevenbergMarquardt(Optimizer):
             The loss at the start of the step.
 
         Raises:
-            CompatibilityError: There are no residuals.
+            CompatibilityError: There are no residuals, or no parameters that move.
         """
         group = self.param_groups[0]
         if residuals is None:
@@ -146,6 +146,8 @@ class LevenbergMarquardt(Optimizer):
                 "step(residuals=lambda: module(inputs) - targets), or another optimizer"
             )
         parameters = [p for p in group["params"] if p.requires_grad]
+        if not parameters:
+            raise CompatibilityError("no parameter requires a gradient: there is nothing to step")
         before = tuple(parameter.detach().clone() for parameter in parameters)
         oracle = residuals_of(parameters, residuals, loss)
         carry = self._begun(group, oracle, before)

@@ -22,6 +22,10 @@ from flowopt.symbolic.language import LOSS, Equations, t
 
 # In the state of a parameter: its time, number of steps and scalars.
 CLOCK = "clock"
+REPEATED = (
+    "a parameter stands more than once in a group, and would be stepped as often: with noise, sums "
+    "over elements, a control or gradients within the step, give each once"
+)
 
 clock_of = itemgetter(CLOCK)
 
@@ -162,10 +166,7 @@ def by_occurrence(moving: Moving) -> Iterator[Moving]:
         yield moving.of(chosen)._replace(numbers=numbers)
 
 
-def check_repeated(flow: EquationFlow, apart: bool) -> None:
+def check_repeated(flow: EquationFlow) -> None:
     """Raises `CompatibilityError` where a parameter that stands twice can not be stepped twice."""
-    if flow.noisy or not apart or not is_separable(flow.equations):
-        raise CompatibilityError(
-            "a parameter stands more than once in a group, and would be stepped as often: with "
-            "noise, sums over elements, a control or gradients within the step, give each once"
-        )
+    if flow.noisy or not is_separable(flow.equations):
+        raise CompatibilityError(REPEATED)
