@@ -106,9 +106,11 @@ def integrate(
         )
         oracle, step = plan.stepper.oracle, plan.state.step
         recorder = Recorder(record, plan.stepper, step_size)
-        engine, carry = _stepped(plan, recorder, seed, progress, steps, compile)
+        at_its_end = _at_its_end(plan)
+        reason = _reason_against_kernel(compile, plan, recorder, at_its_end)
+        engine, carry = _stepped(plan, recorder, seed, progress, steps, compile, reason)
     records, times = recorder.result()
-    native = plan.state.native if _at_its_end(plan) else engine == NATIVE
+    native = plan.state.native if at_its_end else engine == NATIVE
     return Solution(
         position=oracle.join(carry.state.position),
         state=replace(carry.state, native=native),
@@ -177,12 +179,14 @@ def _control(step_size: float | Tensor | None, control: StepControl | None) -> S
     return Constant(step_size)
 
 
-def _reason_against_kernel(compile: bool | str, plan: Plan, recorder: Recorder) -> str | None:
+def _reason_against_kernel(
+    compile: bool | str, plan: Plan, recorder: Recorder, at_its_end: bool
+) -> str | None:
     """Why not to try a kernel; None where one is to be tried."""
     if compile is False:
         return "compile=False"
     stepper, state = plan.stepper, plan.state
-    if _at_its_end(plan):
+    if at_its_end:
         return NOTHING
     seeded = isinstance(stepper.noise, PhiloxNoise)
     if misfit := recorder.against_kernel if seeded else OWN_NOISE:
@@ -217,9 +221,9 @@ def _stepped(
     progress: bool | Callable[[int], None],
     steps: int | None,
     compile: bool | str,
+    reason: str | None,
 ) -> tuple[str, Carry]:
-    """The engine and the last carry."""
-    reason = _reason_against_kernel(compile, plan, recorder)
+    """The engine and the last carry; the reason is that against a kernel."""
     if reason is None:
         report, close = _reporter(progress, steps)
         try:

@@ -1,6 +1,7 @@
 """Trajectories in memory as a kernel wants them, and launches of its code on them."""
 
 import math
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -16,6 +17,10 @@ from flowopt.kernels.step import Part, TracedStep
 
 # Starts at which a kernel is compared with eager torch before it is used.
 CHECKED_STARTS = 16
+# A run frees about so many times its carry: what it starts from and what it computes.
+FREED = 4
+# glibc's limit for what it learns, but for its own few bytes.
+MOST_KEPT = (1 << 25) - (1 << 16)
 
 
 class Batch:
@@ -43,6 +48,8 @@ class Batch:
             _columns(tensor, len(batch)) if lane else tensor.contiguous()
             for tensor, lane in zip(inputs.tensors, inputs.lanes, strict=True)
         ]
+        # Where launches write; a slot that is not there is read from what the caller gave, which
+        # stays as it was.
         self.results: dict[int, Tensor] = {}
 
     def start(self) -> None:
@@ -54,7 +61,6 @@ class Batch:
         kernel = part.kernel(self.inputs.status, self.alike)
         self._launch(part, self.alike, 1)
         self.alike |= kernel.alike & self.inputs.scalars
-        self.results = {}
 
     def refresh(self, step_size: Tensor, memory: tuple[Tensor, ...]) -> None:
         """Takes what the control says before a chunk."""
@@ -71,8 +77,7 @@ class Batch:
         return self._launch(self.step.step, self.alike, trials)
 
     def _launch(self, part: Part, alike: frozenset[int], trials: int) -> int:
-        status = self.arguments[self.inputs.status].numpy()
-        running = status == int(Status.RUNNING)
+        running = self._runs()
         witness = int(running.argmax()) if self.count else 0
         if not self.count or not running[witness]:
             return 0
@@ -84,7 +89,6 @@ class Batch:
         }
         results = {}
         for slot in layout.carried:
-            # A chunk after the first writes where it reads: what the caller gave stays as it was.
             own = self.results.get(slot)
             fresh = own is not self.arguments[slot]
             results[slot] = torch.empty_like(self.arguments[slot]) if fresh else own
@@ -99,7 +103,7 @@ class Batch:
                 f"there is no memory for a kernel: every thread takes {source.scratch} bytes; use "
                 "fewer threads (torch.set_num_threads), or compile=False"
             )
-        self.results = results
+        self.results |= results
         for slot, tensor in results.items():
             self.arguments[slot] = tensor
         return left
@@ -109,7 +113,7 @@ class Batch:
 
         Trajectories that were held at records have made different numbers of trials.
         """
-        running = self.arguments[self.inputs.status].numpy() == int(Status.RUNNING)
+        running = self._runs()
         witness = int(running.argmax())
         numbers = {place: self.arguments[place].numpy() for place in self.alike}
         self.alike = frozenset(
@@ -118,9 +122,18 @@ class Batch:
             if ((column == column[witness]) | ~running).all()
         )
 
-    def carry(self, chosen: Tensor | None = None) -> Any:
-        """The carry with the batch's own shape; or of some trajectories, one dimension."""
-        carry, _ = pytree.tree_unflatten(self._tensors(chosen), self.inputs.spec)
+    def _runs(self) -> np.ndarray:
+        """Which trajectories run."""
+        return self.arguments[self.inputs.status].numpy() == int(Status.RUNNING)
+
+    def running(self) -> np.ndarray:
+        """Indices of the trajectories that run; of all, where none does."""
+        running = np.flatnonzero(self._runs())
+        return running if len(running) else np.arange(self.count)
+
+    def carry(self) -> Any:
+        """The carry with the batch's own shape."""
+        carry, _ = pytree.tree_unflatten(self._tensors(None), self.inputs.spec)
         return carry
 
     def some(self, chosen: Tensor) -> Inputs:
@@ -153,6 +166,17 @@ def _columns(tensor: Tensor, batch_dimensions: int) -> Tensor:
     return tensor.reshape(-1, rest.numel()).t().contiguous()
 
 
+def keep_pages(tensors: Sequence[Tensor]) -> None:
+    """Lets the next run have the memory that this one frees, without a fault for every page.
+
+    glibc gives memory back to the system beyond a threshold that follows the largest block freed so
+    far, and the pages of an ensemble fault in again at every run: that can cost as much as a
+    hundred steps. One block of the size of them all, never touched, raises the threshold.
+    """
+    whole = FREED * sum(tensor.nbytes for tensor in tensors)
+    torch.empty(min(whole, MOST_KEPT), dtype=torch.uint8)
+
+
 def shared_places(inputs: Inputs) -> frozenset[int]:
     """Places whose numbers are known and the same for all trajectories."""
     found = set()
@@ -166,10 +190,7 @@ def shared_places(inputs: Inputs) -> frozenset[int]:
     return frozenset(found)
 
 
-def spread(status: Tensor) -> Tensor:
-    """Indices of up to 16 trajectories, of those that run if any does; fewer if there are fewer."""
-    running = np.flatnonzero(status.numpy() == int(Status.RUNNING))
-    if not len(running):
-        running = np.arange(status.numel())
-    places = np.linspace(0, len(running) - 1, min(CHECKED_STARTS, len(running)))
-    return torch.from_numpy(running[places.round().astype(np.int64)])
+def spread(count: int) -> Tensor:
+    """Up to 16 of so many places, evenly."""
+    places = np.linspace(0, count - 1, min(CHECKED_STARTS, count))
+    return torch.from_numpy(places.round().astype(np.int64))

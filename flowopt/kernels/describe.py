@@ -81,7 +81,7 @@ def describe(stepper: Any, carry: Any) -> Description:
         UnfitError: There is no kernel for this stepper; the message says why.
     """
     check_place(stepper, carry.state)
-    order = Draws(stepper, 0, carry.state.batch).ahead((0, 0), 1)
+    order = Draws(stepper, 0, carry.state.batch).ahead(carry.state.step, 1)
     inputs = inputs_of(stepper, carry, order=order)
     traced = Traces().get(stepper, inputs).step.traced
     loop = as_loop(traced, inputs.status, shared_places(inputs._replace(unknown=frozenset())))

@@ -82,18 +82,19 @@ class Draws:
         _, latest = reached(step)
         return self.at(latest)
 
-    def ahead(self, steps: tuple[int, int], count: int) -> Order | None:
+    def ahead(self, step: Tensor, count: int) -> Order | None:
         """Minibatches of so many steps, the one before and the one after; None for all rows.
 
         Args:
-            steps: The first and the last that a trajectory is at.
+            step: Where each trajectory is; without rejections, those that run are at the last one.
             count: Of each trajectory.
         """
-        first = max(steps[0] - 1, 0)
-        known = self.at(first)
+        known = self.at(0)
         if known is None:
             return None
-        rows = [known, *(self.at(number) for number in range(first + 1, steps[1] + count + 1))]
+        lowest, latest = reached(step)
+        first = max((lowest if self._stepper.sampled else latest) - 1, 0)
+        rows = [self.at(number) for number in range(first, latest + count + 1)]
         together = torch.stack(rows).to(torch.int64)
         start, size = torch.tensor(first), torch.tensor(known.shape[-1])
         if known.ndim == 1:

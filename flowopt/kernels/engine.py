@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.utils import _pytree as pytree
 
 from flowopt.core.trajectory import Status
-from flowopt.kernels.batch import Batch, spread
+from flowopt.kernels.batch import Batch, keep_pages, spread
 from flowopt.kernels.drawing import LOOKED_AHEAD, Draws, reached
 from flowopt.kernels.inputs import grown, inputs_of, lanes_of_memory, rebound, some_of
 from flowopt.kernels.program import UnfitError
@@ -66,19 +66,29 @@ class Runner:
 
     @property
     def carry(self) -> Any:
-        """Where the trajectories are now."""
+        """Where the trajectories are now; the next launch writes over it."""
         return self._batch.carry()
+
+    def kept(self) -> Any:
+        """Where the trajectories are now, to be kept."""
+        return pytree.tree_map(torch.clone, self.carry)
+
+    @property
+    def remembers(self) -> bool:
+        """Whether the control does."""
+        return bool(self._batch.inputs.memory)
 
     def advance(self, trials: int) -> int:
         """At most so many steps of every trajectory; returns how many still run."""
-        carry = self._batch.carry()
-        step_size, memory = self.stepper.control.refresh(
-            carry.state, carry.step_size, carry.memory, trials
-        )
-        self._batch.refresh(step_size, memory)
+        if self.remembers:
+            carry = self._batch.carry()
+            step_size, memory = self.stepper.control.refresh(
+                carry.state, carry.step_size, carry.memory, trials
+            )
+            self._batch.refresh(step_size, memory)
         if self._batch.inputs.order:
-            steps = reached(_running(self._batch))
-            trials = min(trials, self._steps_ahead(steps[0]))
+            steps = _running(self._batch)
+            trials = min(trials, self._steps_ahead(reached(steps)[0]))
             order = self._draws.ahead(steps, trials)
             assert order is not None
             for place, tensor in zip(self._batch.inputs.order, order.tensors, strict=True):
@@ -127,25 +137,24 @@ def _begun(stepper: Any, state: Any, draws: Draws, *, renew: bool) -> Batch:
     Raises:
         _MismatchError: They disagree.
     """
-    chosen = spread(torch.zeros(state.batch, dtype=torch.int8))
+    chosen = spread(state.step.numel())
     few = some_of(stepper, state, chosen)
-    first = first_drawn(stepper, state.step)
-    sample = draws.of(chosen).of_steps(first.reshape(-1)[chosen])
+    sample = draws.of(chosen).of_steps(first_drawn(*few))
     expected = _expected(*few, sample)
     lanes = lanes_of_memory(few[0], expected)
-    lowest, latest = reached(state.step)
-    # Members that ended earlier do not move on; without rejections, those that run are at one step.
-    order = draws.ahead((lowest if stepper.sampled else latest, latest), 1)
+    order = draws.ahead(state.step, 1)
     inputs = inputs_of(stepper, grown(expected, state, lanes), lanes, order)
     step = _traces.get(stepper, inputs, renew=renew)
     if step.tables and not still_reads(lambda: started(*few, sample), step.tables):
         step = _traces.get(stepper, inputs, renew=True)
     if step.start is None:
-        inputs = inputs_of(stepper, started(stepper, state, draws.of_steps(first)), order=order)
+        first = draws.of_steps(first_drawn(stepper, state))
+        inputs = inputs_of(stepper, started(stepper, state, first), order=order)
+    keep_pages(inputs.carry)
     batch = Batch(step, inputs, state.batch)
     if step.start is not None:
         batch.start()
-        _check_equal(batch.carry(chosen), expected, "the start")
+        _check_equal(batch.some(chosen).carry, expected, "the start")
     if step.start is None or batch.alike not in step.checked:
         _compare(stepper, batch, draws)
         step.checked.add(batch.alike)
@@ -164,9 +173,10 @@ def _expected(stepper: Any, state: Any, sample: Tensor | None) -> Any:
 
 def _compare(stepper: Any, batch: Batch, draws: Draws) -> None:
     """Raises `_MismatchError` unless a step agrees with eager torch at some trajectories."""
-    chosen = spread(batch.carry().status)
+    running = torch.from_numpy(batch.running())
+    chosen = running[spread(len(running))]
     few, own = batch.some(chosen), draws.of(chosen)
-    if (order := own.ahead(reached(_running(batch)), 1)) is not None:
+    if (order := own.ahead(_running(batch), 1)) is not None:
         for place, tensor in zip(few.order, order.tensors, strict=True):
             few.tensors[place] = tensor
     moved = Batch(batch.step, few, torch.Size((len(chosen),)), batch.alike)
@@ -175,13 +185,13 @@ def _compare(stepper: Any, batch: Batch, draws: Draws) -> None:
     expected = tried(rebound(stepper, surroundings), start, own.of_steps)
     # The estimate of an error near rounding, which a control remembers, is itself rounding.
     rounding = few.memory if stepper.control.rejects else ()
-    _check_equal(moved.carry(), expected, "a step", rounding)
+    _check_equal(pytree.tree_leaves(moved.carry()), expected, "a step", rounding)
 
 
-def _check_equal(ours: Any, theirs: Any, what: str, skipped: Sequence[int] = ()) -> None:
-    """Raises `_MismatchError` where tensors of two carries differ by more than rounding."""
-    expected = pytree.tree_leaves(theirs)
-    pairs = enumerate(zip(pytree.tree_leaves(ours), expected, strict=True))
+def _check_equal(ours: list[Tensor], carry: Any, what: str, skipped: Sequence[int] = ()) -> None:
+    """Raises `_MismatchError` where our tensors differ from a carry's by more than rounding."""
+    expected = pytree.tree_leaves(carry)
+    pairs = enumerate(zip(ours, expected, strict=True))
     different = [p for place, p in pairs if place not in skipped and not torch.equal(*p)]
     largest = max(map(_size, expected), default=0.0) if different else 0.0
     for mine, other in different:
@@ -235,8 +245,8 @@ def run(
     Args:
         stepper: Joins flow, scheme, control, problem and noise.
         state: Where the trajectories start.
-        record: Called with the carry at the start and whenever a multiple of an interval has been
-            stepped.
+        record: With intervals, called with the carry at the start and whenever a multiple of one
+            has been stepped.
         intervals: Steps between records.
         report: Told of new steps, those of the trajectory that has taken most.
         seed: Of minibatches.
@@ -250,11 +260,11 @@ def run(
     if intervals and stepper.last_step is None:
         stepper = replace(stepper, last_step=state.step + NEVER)
     runner = Runner(stepper, state, seed)
-    if record is not None:
-        record(runner.carry)
+    if intervals and record is not None:
+        record(runner.kept())
     reached, most, due = 0, FIRST_TRIALS, 0
     # A control that tabulates what lies ahead should not look far beyond the end.
-    limit = FIRST_TRIALS if runner.carry.memory else MOST_TRIALS
+    limit = FIRST_TRIALS if runner.remembers else MOST_TRIALS
     try:
         while True:
             if intervals:
@@ -274,8 +284,7 @@ def run(
                 return runner.carry
             left = runner.resume()
             if record is not None:
-                # The next launch writes over the carry of this one.
-                record(pytree.tree_map(torch.clone, runner.carry))
+                record(runner.kept())
             if not left:
                 return runner.carry
     except KeyboardInterrupt:

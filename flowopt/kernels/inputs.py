@@ -2,7 +2,7 @@
 
 import copy
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import fields, replace
 from typing import Any, NamedTuple
 
 import torch
@@ -46,6 +46,11 @@ class Inputs(NamedTuple):
     order: tuple[int, ...] = ()
     apart: bool = False
 
+    @property
+    def carry(self) -> list[Tensor]:
+        """Tensors of the carry."""
+        return self.tensors[: self.carried]
+
     def rest(self, place: int) -> tuple[int, ...]:
         """Shape of one trajectory's part of a tensor."""
         batch = self.tensors[self.status].ndim
@@ -72,8 +77,8 @@ def inputs_of(
         surroundings["order"] = order.tensors
     tensors, spec = pytree.tree_flatten((carry, surroundings))
     carried = len(pytree.tree_leaves(carry))
-    memory = _places(carry, "memory")
-    step_size, status = _places(carry, "step_size"), _places(carry, "status")
+    places = _places(carry)
+    memory, step_size, status = places["memory"], places["step_size"], places["status"]
     lanes = [tensor.shape[: len(batch)] == batch for tensor in tensors]
     for place in range(carried, len(tensors)):
         # Settings are one number, or one per trajectory; a batch of () has one trajectory.
@@ -99,7 +104,7 @@ def inputs_of(
     ordered = tuple(i for i, tensor in enumerate(tensors) if id(tensor) in drawn)
     for place in ordered:
         lanes[place] = False
-    unknown = {i for i in range(carried) if lanes[i]} - {*_places(carry, "state")}
+    unknown = {i for i in range(carried) if lanes[i]} - {*places["state"]}
     return Inputs(
         tensors,
         lanes,
@@ -115,12 +120,14 @@ def inputs_of(
     )
 
 
-def _places(carry: Any, name: str) -> tuple[int, ...]:
-    """Where an attribute of the carry lies among its leaves."""
-    marks = pytree.tree_map(lambda _: object(), getattr(carry, name))
-    known = {id(mark) for mark in pytree.tree_leaves(marks)}
-    leaves = pytree.tree_leaves(replace(carry, **{name: marks}))
-    return tuple(i for i, leaf in enumerate(leaves) if id(leaf) in known)
+def _places(carry: Any) -> dict[str, tuple[int, ...]]:
+    """Where each attribute of the carry lies among its leaves, which are in their order."""
+    found, first = {}, 0
+    for attribute in fields(carry):
+        count = len(pytree.tree_leaves(getattr(carry, attribute.name)))
+        found[attribute.name] = tuple(range(first, first + count))
+        first += count
+    return found
 
 
 def lanes_of_memory(stepper: Any, carry: Any) -> list[bool]:

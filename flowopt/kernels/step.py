@@ -33,7 +33,7 @@ def started(stepper: Any, state: Any, sample: Tensor | None = None) -> Any:
 
 def begun(stepper: Any, carry: Any, order: list[Tensor] | None) -> Any:
     """The first carry of a state; minibatches are named by their place in the order."""
-    return started(stepper, carry.state, _named(order)(first_drawn(stepper, carry.state.step)))
+    return started(stepper, carry.state, _named(order)(first_drawn(stepper, carry.state)))
 
 
 def advanced(stepper: Any, carry: Any, order: list[Tensor] | None) -> Any:
@@ -62,8 +62,9 @@ def tried(stepper: Any, carry: Any, sample_of: Callable[[Tensor], Tensor | None]
     return stepper.renewed(after, following != step, sample_of(following))
 
 
-def first_drawn(stepper: Any, step: Tensor) -> Tensor:
-    """Step whose minibatch the start is evaluated on, for runs that start at a step."""
+def first_drawn(stepper: Any, state: Any) -> Tensor:
+    """Step whose minibatch a state that starts a run is evaluated on."""
+    step = state.step
     if stepper.sampled:
         return step
     # A scheme that ended with a gradient had it on the minibatch of the step before.
@@ -149,8 +150,7 @@ class Part:
 
     def fits(self, tensors: Sequence[Tensor]) -> bool:
         """Whether shapes are as traced and tensors that served as indices have not changed."""
-        arguments = self.traced.arguments
-        unrolled = {n.data[0] for n in self.traced.program.nodes if n.op == "input"}
+        arguments, unrolled = self.traced.arguments, self.traced.unrolled
         held = [*tensors, *self.traced.captured]
         for slot, (argument, tensor) in enumerate(zip(arguments, held, strict=True)):
             shape = tuple(tensor.shape)

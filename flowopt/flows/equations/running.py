@@ -72,7 +72,7 @@ def later_time(
     step_size: Tensor | None,
 ) -> Tensor:
     """When the declared later start is, (*batch,); 0 where there is none."""
-    zero = step.to(torch.float64) * 0.0
+    zero = torch.zeros_like(step, dtype=torch.float64)
     if equations.later_start is None:
         return zero
     values = {**hyperparameters, "t": zero, "step_size": zero if step_size is None else step_size}
@@ -102,7 +102,7 @@ def start_state(
         later: When to begin by the declared series, (*batch,); False for time 0.
         shards: Where the rest of each leaf is.
     """
-    zero = step.to(torch.float64) * 0.0
+    zero = torch.zeros_like(step, dtype=torch.float64)
     series = equations.later_start is not None and later is not False
     time = zero if later is False else later
     others = [v.name for v in equations.variables if v != theta]

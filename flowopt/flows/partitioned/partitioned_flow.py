@@ -114,7 +114,7 @@ class PartitionedFlow(Blocks):
             step_size: Of the first step, (*batch,), if it is known.
         """
         self.partition.check(position)
-        zero = step.to(torch.float64) * 0.0
+        zero = torch.zeros_like(step, dtype=torch.float64)
         whole = State({"theta": position}, {}, zero, step)
         singular = [part for part in self.parts if later and part.flow.singular_at_start]
         times = []

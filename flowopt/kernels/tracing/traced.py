@@ -3,6 +3,7 @@
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 from torch import Tensor
@@ -54,6 +55,11 @@ class Traced:
     captured: tuple[Tensor, ...]
     baked: Mapping[int, Tensor]
     rows: "Rows | None" = None
+
+    @cached_property
+    def unrolled(self) -> frozenset[int]:
+        """Arguments of which single elements are read."""
+        return frozenset(node.data[0] for node in self.program.nodes if node.op == "input")
 
 
 @dataclass(frozen=True)
