@@ -112,15 +112,16 @@ class Draws:
             return FAR_AHEAD
         return max(1, MOST_ROWS // known.numel())
 
+    @property
+    def waits(self) -> bool:
+        """Whether trajectories wait for the hindmost, as minibatches of all are too many."""
+        sample = self.at(0)
+        return self._stepper.sampled and sample is not None and sample.ndim > 1
+
     def check(self) -> None:
         """Raises `UnfitError` for minibatches that a kernel can not see."""
         sample = self.at(0)
         if sample is None:
             return
-        if sample.ndim > 1 and self._stepper.sampled:
-            raise UnfitError(
-                "the control rejects steps, and replicas that draw minibatches for themselves "
-                "would have to draw them for ever more steps at once"
-            )
         if not hasattr(self._stepper.oracle, "evaluate_rows"):
             raise UnfitError("the problem draws minibatches")

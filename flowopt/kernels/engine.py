@@ -41,16 +41,19 @@ class Runner:
         stepper: Joins flow, scheme, control, problem and noise.
         state: Where the trajectories start.
         seed: Of minibatches.
+        pauses: Whether they will be held on the way.
 
     Raises:
         UnfitError: This stepper has no kernel, or the kernel disagrees with eager torch.
     """
 
-    def __init__(self, stepper: Any, state: Any, seed: int = 0):
+    def __init__(self, stepper: Any, state: Any, seed: int = 0, *, pauses: bool = False):
         """See the class."""
         check_place(stepper, state)
-        self.stepper = stepper
         self._draws = Draws(stepper, seed, state.batch)
+        if stepper.last_step is None and (pauses or self._draws.waits):
+            stepper = replace(stepper, last_step=state.step + NEVER)
+        self.stepper = stepper
         self._first = state.step.reshape(-1)
         try:
             self._batch = _begun(stepper, state, self._draws, renew=False)
@@ -60,7 +63,7 @@ class Runner:
             except _MismatchError as error:
                 raise UnfitError(str(error)) from error
         if stepper.last_step is not None:
-            self._last = stepper.last_step.reshape(-1)
+            self._last = self._until = stepper.last_step.reshape(-1)
             tensors = self._batch.inputs.tensors
             self._ends = next(i for i, t in enumerate(tensors) if t is stepper.last_step)
 
@@ -86,14 +89,26 @@ class Runner:
                 carry.state, carry.step_size, carry.memory, trials
             )
             self._batch.refresh(step_size, memory)
-        if self._batch.inputs.order:
-            steps = _running(self._batch)
-            trials = min(trials, self._steps_ahead(reached(steps)[0]))
-            order = self._draws.ahead(steps, trials)
-            assert order is not None
-            for place, tensor in zip(self._batch.inputs.order, order.tensors, strict=True):
-                self._batch.arguments[place] = tensor
-        return self._batch.run(trials)
+        if not self._batch.inputs.order:
+            return self._batch.run(trials)
+        steps = _running(self._batch)
+        lowest, _ = reached(steps)
+        ahead = self._steps_ahead(lowest)
+        if not self._draws.waits:
+            trials = min(trials, ahead)
+            self._draw(steps, trials)
+            return self._batch.run(trials)
+        self._draw(torch.tensor([lowest]), ahead)
+        self._hold(self._until.clamp(max=lowest + ahead))
+        self._batch.run(trials)
+        return self._release(self._until)
+
+    def _draw(self, steps: Tensor, count: int) -> None:
+        """Hands the kernel the minibatches of so many steps."""
+        order = self._draws.ahead(steps, count)
+        assert order is not None
+        for place, tensor in zip(self._batch.inputs.order, order.tensors, strict=True):
+            self._batch.arguments[place] = tensor
 
     def _steps_ahead(self, now: int) -> int:
         """For how many steps to draw minibatches."""
@@ -105,17 +120,29 @@ class Runner:
 
     def pause_after(self, steps: int) -> None:
         """Holds trajectories that have taken so many steps since the start."""
-        pause = torch.minimum(self._first + steps, self._last)
-        self._batch.arguments[self._ends] = pause
-        self._batch.part_ways()
+        self._until = torch.minimum(self._first + steps, self._last)
+        self._hold(self._until)
 
     def resume(self) -> int:
         """Lets trajectories that were held run on; returns how many run."""
-        status = self._batch.arguments[self._batch.inputs.status]
-        step = self._batch.carry().state.step.reshape(-1)
-        held = (status == int(Status.STEPS_TAKEN)) & (step < self._last)
-        status[held] = int(Status.RUNNING)
+        return self._release(self._last)
+
+    def _hold(self, ends: Tensor) -> None:
+        """Holds trajectories that reach these steps."""
+        status, step = self._status_and_step()
+        status[(status == int(Status.RUNNING)) & (step >= ends)] = int(Status.STEPS_TAKEN)
+        self._batch.arguments[self._ends] = ends
+        self._batch.part_ways()
+
+    def _release(self, ends: Tensor) -> int:
+        """Lets those run on that were held before these steps; returns how many run."""
+        status, step = self._status_and_step()
+        status[(status == int(Status.STEPS_TAKEN)) & (step < ends)] = int(Status.RUNNING)
         return int((status == int(Status.RUNNING)).sum())
+
+    def _status_and_step(self) -> tuple[Tensor, Tensor]:
+        status = self._batch.arguments[self._batch.inputs.status]
+        return status, self._batch.carry().state.step.reshape(-1)
 
     def steps_taken(self) -> int:
         """Steps since the start of the trajectory that has taken most."""
@@ -257,9 +284,7 @@ def run(
     Raises:
         UnfitError: There is no kernel for this stepper; nothing has been stepped.
     """
-    if intervals and stepper.last_step is None:
-        stepper = replace(stepper, last_step=state.step + NEVER)
-    runner = Runner(stepper, state, seed)
+    runner = Runner(stepper, state, seed, pauses=bool(intervals))
     if intervals and record is not None:
         record(runner.kept())
     reached, most, due = 0, FIRST_TRIALS, 0

@@ -1,5 +1,7 @@
 """Minibatches of ensembles of networks: those that eager torch draws, in loops over rows."""
 
+from functools import partial
+
 import pytest
 import torch
 from torch import nn
@@ -83,14 +85,17 @@ CONTROLS = {
 }
 
 
+@pytest.mark.parametrize("shared", [True, False])
 @pytest.mark.parametrize("control", CONTROLS)
 def test_trajectories_that_reject_see_the_minibatches_of_their_own_steps(
-    control, row_loops, monkeypatch
+    control, shared, row_loops, monkeypatch
 ):
     monkeypatch.setattr(engine, "FIRST_TRIALS", 9)
+    # Where replicas draw for themselves, seven steps are drawn at once.
+    monkeypatch.setattr(drawing, "MOST_ROWS", 7 * 2 * 40)
     scheme, judge = CONTROLS[control]
     problem = small_network()
-    problem.minibatches = fo.problems.Minibatches(2)
+    problem.minibatches = fo.problems.Minibatches(2, shared=shared)
     start, settings = starts(problem, 40), {"control": judge, "steps": 30, "seed": 5}
     ours, theirs = both(problem, DESCENT, scheme, start, **settings)
     assert row_loops
@@ -106,11 +111,21 @@ def test_trajectories_that_reject_see_the_minibatches_of_their_own_steps(
     assert_same(ours, theirs, 1e-9)
 
 
-def test_replicas_that_reject_and_draw_for_themselves_are_refused_in_words():
+def test_replicas_that_reject_and_draw_for_themselves_are_recorded_and_go_on_from_where_they_are(
+    monkeypatch,
+):
+    monkeypatch.setattr(drawing, "MOST_ROWS", 3 * 2 * 12)
     problem = small_network()
     problem.minibatches = fo.problems.Minibatches(2, shared=False)
-    with pytest.raises(fo.CompatibilityError, match="draw minibatches for themselves"):
-        both(problem, DESCENT, fo.Euler(), control=CONTROLS["energy"][1], steps=3)
+    settings = {"control": CONTROLS["error"][1], "seed": 5, "record": {"loss": 4}}
+    run = partial(both, problem, DESCENT, CONTROLS["error"][0], **settings)
+    ours, theirs = run(starts(problem, 12), duration=3.0)
+    # After the same time, they are at different steps.
+    assert len(theirs.steps.unique()) > 1
+    both_records = ours.records["loss"], theirs.records["loss"]
+    torch.testing.assert_close(*both_records, rtol=1e-9, atol=1e-9, equal_nan=True)
+    assert_same(ours, theirs, 1e-9)
+    assert_same(*run(theirs.state, steps=20), 1e-9)
 
 
 def test_classes_of_every_replicas_own_rows():
