@@ -1,5 +1,6 @@
 """What a run of many trajectories takes."""
 
+import platform
 import subprocess
 import sys
 from pathlib import Path
@@ -34,12 +35,44 @@ leaves = [s.position, *s.state.position, s.state.time, s.state.step, s.status, s
 size = sum(t.numel() * t.element_size() for t in (*leaves, *s.counts.values()))
 print((kilobytes("VmHWM:") - before) * 1024 / size)
 """
+# Arrays of an ensemble are made and freed, before memory is kept and after.
+FAULTS = """
+import resource
+import torch
+from flowopt.kernels.batch import keep_pages
+
+def pages():
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    arrays = [torch.ones(57_600, dtype=torch.float64) for _ in range(20)]
+    faults = resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
+    return faults * resource.getpagesize() / sum(array.nbytes for array in arrays)
+
+pages()
+without = pages()
+keep_pages([torch.empty(57_600, dtype=torch.float64)] * 5)
+pages()
+print(without, pages())
+"""
+
+
+def numbers(script, *arguments):
+    """What a script prints in a process of its own."""
+    command = [sys.executable, "-c", script, *arguments]
+    done = subprocess.run(command, check=True, capture_output=True, text=True)
+    return [float(number) for number in done.stdout.split()]
 
 
 @pytest.mark.slow
 @pytest.mark.skipif(not PROCESS.exists(), reason="memory is read from /proc")
 @pytest.mark.parametrize("steps", [2, 200])
 def test_peak_memory_is_that_of_start_and_end_whatever_the_number_of_steps(steps):
-    command = [sys.executable, "-c", SCRIPT, str(steps)]
-    done = subprocess.run(command, check=True, capture_output=True, text=True)
-    assert 1.0 < float(done.stdout) < COPIES
+    (copies,) = numbers(SCRIPT, str(steps))
+    assert 1.0 < copies < COPIES
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="it is glibc that keeps memory")
+def test_arrays_take_the_memory_that_those_of_the_run_before_left():
+    without, kept = numbers(FAULTS)
+    assert without > 0.5
+    assert kept < 0.1
