@@ -94,7 +94,8 @@ class Draws:
             return None
         lowest, latest = reached(step)
         first = max((lowest if self._stepper.sampled else latest) - 1, 0)
-        rows = [self.at(number) for number in range(first, latest + count + 1)]
+        drawn_for = map(self.at, range(first, latest + count + 1))
+        rows = [sample for sample in drawn_for if sample is not None]
         together = torch.stack(rows).to(torch.int64)
         start, size = torch.tensor(first), torch.tensor(known.shape[-1])
         if known.ndim == 1:
