@@ -174,7 +174,7 @@ def keep_pages(tensors: Sequence[Tensor]) -> None:
     hundred steps. One block of the size of them all, never touched, raises the threshold.
     """
     whole = FREED * sum(tensor.nbytes for tensor in tensors)
-    torch.empty(min(whole, MOST_KEPT), dtype=torch.uint8)
+    np.empty(min(whole, MOST_KEPT), dtype=np.uint8)
 
 
 def shared_places(inputs: Inputs) -> frozenset[int]:
