@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from flowopt.errors import ConfigurationError
 from studies.basins.author import RECORDS
 from studies.basins.author_networks import MOST_STEPS, TASKS
-from studies.common.names import unknown_name
+from studies.common.checks import check_known, check_least
 
 PARTS = ("table", "maps", "sweeps", "rates", "flows", "networks")
 SAMPLINGS = ("grid", "random")
@@ -101,20 +101,13 @@ class Config:
             made = field == "parts" or part_of[field] in self.parts
             if made and not getattr(self, field):
                 raise ConfigurationError(f"{field} came empty, expected some of {', '.join(names)}")
-            for name in getattr(self, field):
-                if name not in names:
-                    raise ConfigurationError(unknown_name(field.removesuffix("s"), name, names))
-        for name, least in LEAST.items():
-            if getattr(self, name) < least:
-                raise ConfigurationError(
-                    f"{name} came as {getattr(self, name)}, expected at least {least}"
-                )
+            check_known(field.removesuffix("s"), getattr(self, field), names)
+        check_least(self, LEAST)
         if len(self.axes) != 2 or self.axes[0] == self.axes[1] or min(self.axes) < 0:
             raise ConfigurationError(
                 f"axes came as {self.axes}, expected two different parameters, such as 0,1"
             )
-        if self.sampling not in SAMPLINGS:
-            raise ConfigurationError(unknown_name("sampling", self.sampling, SAMPLINGS))
+        check_known("sampling", [self.sampling], SAMPLINGS)
         if self.device != "cpu":
             raise ConfigurationError(f"device came as {self.device!r}, this study runs on cpu")
 

@@ -14,7 +14,7 @@ from studies.basins.config import Config
 from studies.basins.parts import networks, portraits, rates, sweeps, table, true_flows
 from studies.basins.report import report
 from studies.common.devices import checked_device
-from studies.common.manifest import manifest
+from studies.common.manifest import write_results
 from studies.common.results import ResultFolder
 
 PARTS: Mapping[str, ModuleType] = {
@@ -53,13 +53,10 @@ def run(config: Config, *, out: Path, jobs: int = 1) -> ResultFolder:
         sections.append(PARTS[name].section(arrays, config))
     arrays = xr.merge(parts)
     arrays.attrs["sampling"] = config.sampling
-    folder.write_dataset("arrays.nc", arrays)
-    folder.write_text("report.md", report(sections))
     counts = {"units": sum(len(PARTS[name].units(config)) for name in config.parts)}
     device = checked_device(config.device)
-    folder.write_json(
-        "manifest.json", manifest(config, seconds=seconds, counts=counts, device=device)
-    )
+    text = report(sections)
+    write_results(folder, arrays, text, config, seconds=seconds, counts=counts, device=device)
     return folder
 
 

@@ -14,8 +14,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
+import xarray as xr
 
-from studies.common.results import digest
+from studies.common.results import ResultFolder, digest
 
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance
@@ -55,6 +56,33 @@ def manifest(
         "counts": dict(counts),
         "finished": datetime.now(UTC).isoformat(timespec="seconds"),
     }
+
+
+def write_results(
+    folder: ResultFolder,
+    arrays: xr.Dataset,
+    report: str,
+    config: DataclassInstance,
+    *,
+    seconds: float,
+    counts: Mapping[str, int | float],
+    device: torch.device | str,
+) -> None:
+    """Writes what every study leaves: `arrays.nc`, `report.md` and, last, `manifest.json`.
+
+    Args:
+        folder: Where.
+        arrays: All numbers that the figures and the report are made of.
+        report: In Markdown.
+        config: As for `manifest`, like all that follows.
+        seconds: Wall time of the run.
+        counts: What the run cost.
+        device: Where it ran.
+    """
+    folder.write_dataset("arrays.nc", arrays)
+    folder.write_text("report.md", report)
+    found = manifest(config, seconds=seconds, counts=counts, device=device)
+    folder.write_json("manifest.json", found)
 
 
 def _versions() -> dict[str, str]:

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import argparse
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from flowopt.errors import ConfigurationError
 from studies.common.candidates import Candidate
-from studies.common.names import unknown_name
+from studies.common.checks import check_known, check_least, check_positive
 from studies.common.tasks import TASKS
 
 METHODS = (
@@ -52,18 +51,13 @@ class Config:
     device: str = "cpu"
 
     def __post_init__(self) -> None:
-        if self.data not in TASKS:
-            raise ConfigurationError(unknown_name("data set", self.data, TASKS))
+        check_known("data set", [self.data], TASKS)
         if not self.methods:
             raise ConfigurationError(
                 "no method came, expected at least one: name some after --methods, such as adam sgd"
             )
-        for name in ("seeds", "batch", "hidden", "points"):
-            number = getattr(self, name)
-            if number is not None and number < 1:
-                raise ConfigurationError(f"{name} came as {number}, expected at least 1")
-        if self.epochs is not None and not 0 < self.epochs < math.inf:
-            raise ConfigurationError(f"epochs came as {self.epochs}, expected a positive number")
+        check_least(self, dict.fromkeys(("seeds", "batch", "hidden", "points"), 1))
+        check_positive(self, "epochs")
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import matplotlib
 import numpy as np
 import xarray as xr
 from matplotlib.axes import Axes
@@ -12,15 +11,13 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter
 
 from studies.common.results import ResultFolder
-from studies.common.style import STYLE, line_style
+from studies.common.style import drawn, line_style
 from studies.compare.report import final, finished
 
 
 def draw(folder: ResultFolder) -> tuple[Path, Path]:
     """Draw `comparison` as PNG and PDF from the arrays of a result folder."""
-    arrays = folder.read_dataset("arrays.nc")
-    with matplotlib.rc_context(STYLE):
-        return folder.save_figure(comparison(arrays), "comparison")
+    return drawn(folder, "comparison", comparison)
 
 
 def comparison(arrays: xr.Dataset) -> Figure:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from functools import cache
 from pathlib import Path
 from typing import cast
 
@@ -15,7 +14,7 @@ from flowopt.errors import ConfigurationError
 from studies.common import data
 from studies.common.candidates import Candidate, candidate
 from studies.common.devices import checked_device, one_thread
-from studies.common.manifest import manifest
+from studies.common.manifest import write_results
 from studies.common.results import ResultFolder
 from studies.compare.config import Config, Plan, planned
 from studies.compare.report import report
@@ -47,13 +46,10 @@ def run(config: Config, *, out: Path, jobs: int = 1) -> ResultFolder:
     with one_thread():
         _compute(folder, candidates, plan, dataset, steps, jobs)
         arrays = _joined(folder, candidates, plan)
-        folder.write_dataset("arrays.nc", arrays)
-        folder.write_text("report.md", report(arrays, candidates, plan))
+        text = report(arrays, candidates, plan)
         seconds = float((arrays.seconds + arrays.seconds_observing).sum())
         counts = {"gradients": int(arrays.gradients.sum()), "steps": int(arrays.steps.sum())}
-        folder.write_json(
-            "manifest.json", manifest(plan, seconds=seconds, counts=counts, device=device)
-        )
+        write_results(folder, arrays, text, plan, seconds=seconds, counts=counts, device=device)
     return folder
 
 
@@ -105,14 +101,8 @@ def _parallel(
     return cast(Iterator[tuple[Candidate, int, xr.Dataset]], results)
 
 
-@cache
-def _loaded_apart(name: str, device: str) -> data.Dataset:
-    """The data once per process: sent along with each task it would be copied each time."""
-    return data.load(name).to(checked_device(device))
-
-
 def _train_apart(entry: Candidate, plan: Plan, seed: int) -> tuple[Candidate, int, xr.Dataset]:
-    dataset = _loaded_apart(plan.data, plan.device)
+    dataset = data.load_once(plan.data, plan.device)
     with one_thread():
         return entry, seed, train(entry, plan, dataset, seed, lambda _: None)
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import math
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 
@@ -11,7 +10,7 @@ from torch import Tensor
 
 import flowopt as fo
 from flowopt.errors import ConfigurationError
-from studies.common.names import unknown_name
+from studies.common.checks import check_known, check_least, check_positive
 from studies.common.tasks import TASKS
 
 Build = Callable[[Iterable[Tensor], float, bool], fo.optim.FlowOptimizer]
@@ -74,29 +73,19 @@ class Config:
     device: str = "cpu"
 
     def __post_init__(self) -> None:
-        if self.data not in TASKS:
-            raise ConfigurationError(unknown_name("data set", self.data, TASKS))
-        for name in self.methods:
-            if name not in METHODS:
-                raise ConfigurationError(unknown_name("method", name, METHODS))
-        ranges = {
-            "methods": (len(self.methods) > 0, "at least one"),
-            "rates": (
-                len(self.rates) > 0 and all(0 < rate < math.inf for rate in self.rates),
-                "positive numbers",
-            ),
-            "seeds": (self.seeds >= 1, "at least 1"),
-            "epochs": (self.epochs >= 1, "at least 1"),
-            "hidden": (self.hidden >= 1, "at least 1"),
-            "batch": (self.batch >= 0, "at least 1, or 0 for all rows"),
-            "rows": (self.rows >= 0, "at least 1, or 0 for all rows"),
-            "random_labels": (0 <= self.random_labels <= 1, "a share from 0 to 1"),
-        }
-        for name, (fits, expected) in ranges.items():
-            if not fits:
-                raise ConfigurationError(
-                    f"{name} came as {getattr(self, name)}, expected {expected}"
-                )
+        check_known("data set", [self.data], TASKS)
+        check_known("method", self.methods, METHODS)
+        for name in ("methods", "rates"):
+            if not getattr(self, name):
+                raise ConfigurationError(f"{name} came empty, expected at least one")
+        check_positive(self, "rates")
+        check_least(self, dict.fromkeys(("seeds", "epochs", "hidden"), 1))
+        # 0 stands for all rows.
+        check_least(self, {"batch": 0, "rows": 0})
+        if not 0 <= self.random_labels <= 1:
+            raise ConfigurationError(
+                f"random_labels came as {self.random_labels}, expected a share from 0 to 1"
+            )
 
 
 PRESETS: Mapping[str, Config] = {

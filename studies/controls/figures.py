@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import matplotlib
 import numpy as np
 import xarray as xr
 from matplotlib.axes import Axes
@@ -12,14 +11,12 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter
 
 from studies.common.results import ResultFolder
-from studies.common.style import STYLE, line_style
+from studies.common.style import drawn, line_style
 
 
 def draw(folder: ResultFolder) -> tuple[Path, Path]:
     """Draw `rates` as PNG and PDF from the arrays of a result folder."""
-    arrays = folder.read_dataset("arrays.nc")
-    with matplotlib.rc_context(STYLE):
-        return folder.save_figure(by_rate(arrays), "rates")
+    return drawn(folder, "rates", by_rate)
 
 
 def by_rate(arrays: xr.Dataset) -> Figure:

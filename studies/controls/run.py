@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
-from functools import cache
 from pathlib import Path
 from typing import cast
 
@@ -14,7 +13,7 @@ from tqdm.auto import tqdm
 
 from studies.common import data
 from studies.common.devices import checked_device, one_thread
-from studies.common.manifest import manifest
+from studies.common.manifest import write_results
 from studies.common.results import ResultFolder
 from studies.controls.config import Config
 from studies.controls.report import report
@@ -53,13 +52,10 @@ def run(config: Config, *, out: Path, jobs: int = 1) -> ResultFolder:
             folder.finish_unit(name, unit)
             bar.update()
     arrays = joined(folder, config)
-    folder.write_dataset("arrays.nc", arrays)
-    folder.write_text("report.md", report(arrays, config))
     counts = {name: int(arrays[name].sum()) for name in ("cost", "steps", "rejected")}
     seconds = time.perf_counter() - begin
-    folder.write_json(
-        "manifest.json", manifest(config, seconds=seconds, counts=counts, device=device)
-    )
+    text = report(arrays, config)
+    write_results(folder, arrays, text, config, seconds=seconds, counts=counts, device=device)
     return folder
 
 
@@ -94,12 +90,6 @@ def _computed(missing: list[Run], config: Config, jobs: int) -> Iterator[tuple[s
     return cast(Iterator[tuple[str, xr.Dataset]], results)
 
 
-@cache
-def _loaded(name: str, device: str) -> data.Dataset:
-    """The data once per process: sent along with each task it would be copied each time."""
-    return data.load(name).to(checked_device(device))
-
-
 def _trained(run: Run, config: Config) -> tuple[str, xr.Dataset]:
     with one_thread():
-        return _unit(run), train(config, _loaded(config.data, config.device), *run)
+        return _unit(run), train(config, data.load_once(config.data, config.device), *run)

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import argparse
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 from flowopt.errors import ConfigurationError
 from flowopt.registry import PROBLEMS
-from studies.common.names import unknown_name
+from studies.common.checks import check_known, check_least, check_positive
 
 
 @dataclass(frozen=True)
@@ -66,17 +65,10 @@ class Config:
     device: str = "cpu"
 
     def __post_init__(self) -> None:
-        if self.problem not in PROBLEMS:
-            raise ConfigurationError(unknown_name("problem", self.problem, PROBLEMS))
-        least = {"levels": 3, "steps": 1, "starts": 1, "paths": 1, "chains": 1, "seed": 0}
-        for name, number in least.items():
-            value = getattr(self, name)
-            if value is not None and value < number:
-                raise ConfigurationError(f"{name} came as {value}, expected at least {number}")
-        for name in ("time", "temperature", "duration"):
-            value = getattr(self, name)
-            if value is not None and not 0 < value < math.inf:
-                raise ConfigurationError(f"{name} came as {value}, expected a positive number")
+        check_known("problem", [self.problem], PROBLEMS)
+        one_each = dict.fromkeys(("steps", "starts", "paths", "chains"), 1)
+        check_least(self, {"levels": 3, **one_each, "seed": 0})
+        check_positive(self, "time", "temperature", "duration")
         if self.device != "cpu":
             raise ConfigurationError(f"device came as {self.device!r}, expected 'cpu': it is timed")
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import matplotlib
 import numpy as np
 import xarray as xr
 from matplotlib.axes import Axes
@@ -12,16 +11,14 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
 from studies.common.results import ResultFolder
-from studies.common.style import STYLE, line_style
+from studies.common.style import drawn, line_style
 
 MARKERS = {"flowopt": "o", "torchdiffeq": "s", "torchsde": "s"}
 
 
 def draw(folder: ResultFolder) -> tuple[Path, Path]:
     """Draw `precision` as PNG and PDF from the arrays of a result folder."""
-    arrays = folder.read_dataset("arrays.nc")
-    with matplotlib.rc_context(STYLE):
-        return folder.save_figure(precision(arrays), "precision")
+    return drawn(folder, "precision", precision)
 
 
 def precision(arrays: xr.Dataset) -> Figure:

@@ -18,7 +18,7 @@ from flowopt.errors import ConfigurationError, DataError
 from flowopt.registry import FLOWS, PROBLEMS
 from studies.common.candidates import candidate
 from studies.common.devices import one_thread
-from studies.common.manifest import manifest
+from studies.common.manifest import write_results
 from studies.common.results import ResultFolder
 from studies.compare.precision.config import Config, planned
 from studies.compare.precision.entrants import Entrant, Setting, entrants, fitting_schemes
@@ -64,11 +64,10 @@ def run(config: Config, *, out: Path, jobs: int = 1) -> ResultFolder:
             arrays = arrays.merge(moments.reindex(entrant=arrays.entrant))
     arrays.attrs |= {"problem": plan.problem, "flow": flow.name, "noisy": int(flow.noisy)}
     arrays.attrs |= {"time": setting.time, "starts": count, "temperature": plan.temperature}
-    folder.write_dataset("arrays.nc", arrays)
-    folder.write_text("report.md", report(arrays))
     seconds, gradients = float(arrays.seconds.sum()), float(arrays.cost.sum()) / GRADIENT_COST
     counts = {"gradients": gradients * count}
-    folder.write_json("manifest.json", manifest(plan, seconds=seconds, counts=counts, device="cpu"))
+    text = report(arrays)
+    write_results(folder, arrays, text, plan, seconds=seconds, counts=counts, device="cpu")
     return folder
 
 
