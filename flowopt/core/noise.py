@@ -118,12 +118,15 @@ class PhiloxNoise(NamedTuple):
             another from 0.
         wholes: The same of whole leaves, where this process holds a part of each: scalars of a
             block take their numbers.
+        rows: How many rows of a whole leaf each is, and their distance there; None where the
+            elements of leaves follow one another.
     """
 
     seed: Tensor
     trajectory: Tensor
     offsets: tuple[int, ...] | None = None
     wholes: tuple[int, ...] | None = None
+    rows: tuple[tuple[int, int], ...] | None = None
 
     def normal(self, like: Leaves, key: Key) -> Leaves:
         """Independent standard normals in the shapes of `like`."""
@@ -139,10 +142,9 @@ class PhiloxNoise(NamedTuple):
         if offsets is None:
             counts = [math.prod(leaf.shape[self.trajectory.ndim :]) for leaf in position]
             offsets = (0, *accumulate(counts))
-        own = self._replace(offsets=tuple(offsets[place] for place in places))
-        if self.wholes is None:
-            return own
-        return own._replace(wholes=tuple(self.wholes[place] for place in places))
+        kept = {"offsets": offsets, "wholes": self.wholes, "rows": self.rows}
+        chosen = {n: v and tuple(v[place] for place in places) for n, v in kept.items()}
+        return self._replace(**chosen)
 
     def _numbers(self, generator, like: Leaves, key: Key) -> Leaves:
         batch = self.trajectory.ndim
@@ -150,8 +152,16 @@ class PhiloxNoise(NamedTuple):
         place = (self.seed, self.trajectory, key.step, key.substep)
         pieces: list[Tensor] = []
         alone = self.wholes is not None and len(like) == 1 and like[0].ndim == batch
+        rows = () if alone else (self.rows or ())[: len(like)]
+        # What lies between rows is drawn too, and left out.
+        widths = [count // number for count, (number, _) in zip(counts, rows, strict=False)]
+        for place_of, (width, (number, distance)) in enumerate(zip(widths, rows, strict=True)):
+            counts[place_of] = width and (number - 1) * distance + width
         for first, run in _runs(self.wholes if alone else self.offsets, counts):
             pieces += generator(*place, first, sum(run)).split(run, dim=-1)
+        for place_of, (width, (number, distance)) in enumerate(zip(widths, rows, strict=True)):
+            if number > 1 and width:
+                pieces[place_of] = pieces[place_of].unfold(-1, width, distance)
         return tuple(
             piece.reshape(leaf.shape).to(leaf) for piece, leaf in zip(pieces, like, strict=True)
         )

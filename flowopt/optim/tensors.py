@@ -13,7 +13,7 @@ from flowopt.errors import CompatibilityError
 from flowopt.kernels.native.memory.spans import Spans
 from flowopt.kernels.native.memory.tensors import Places, look
 from flowopt.kernels.update import Table, Update, chunks
-from flowopt.optim.distributed.parts import any_distributed, shards_of, starts_of
+from flowopt.optim.distributed.parts import any_distributed, layouts_of, shards_of
 from flowopt.optim.gradients import check_dense, gradient_of, gradients_of
 
 NOT_ALIKE = (
@@ -36,19 +36,23 @@ class Elements(NamedTuple):
         offsets: Of the first element of each tensor; None where one follows another.
         wholes: The same of whole tensors, where processes hold parts of them.
         shards: What other processes hold of each tensor, there.
+        rows: How many rows of a whole tensor each is, and their distance there, (tensor, 2); None
+            where elements follow one another.
     """
 
     first: int
     offsets: np.ndarray | None
     wholes: np.ndarray | None = None
     shards: Shards | None = None
+    rows: np.ndarray | None = None
 
     def of(self, chosen: Sequence[int], tensors: Sequence[Tensor]) -> "Elements":
         """The numbers of some of the tensors."""
         offsets = offsets_of(tensors, self.first) if self.offsets is None else self.offsets
         wholes = None if self.wholes is None else self.wholes[chosen]
         shards = None if self.shards is None else tuple(self.shards[i] for i in chosen)
-        return Elements(self.first, offsets[chosen], wholes, shards)
+        rows = None if self.rows is None else self.rows[chosen]
+        return Elements(self.first, offsets[chosen], wholes, shards, rows)
 
 
 def offsets_of(tensors: Sequence[Tensor], first: int) -> np.ndarray:
@@ -95,8 +99,9 @@ def moving_of(
     parameters = [parameters[i] for i in chosen]
     if not any_distributed(parameters):
         return parameters, moving, Elements(int(wholes[0]), wholes)
-    offsets, shards = wholes + starts_of(parameters), shards_of(parameters)
-    elements = Elements(int(wholes[0]), offsets, wholes, shards)
+    layouts, shards = layouts_of(parameters), shards_of(parameters)
+    rows = layouts[:, 1:] if (layouts[:, 1] > 1).any() else None
+    elements = Elements(int(wholes[0]), wholes + layouts[:, 0], wholes, shards, rows)
     return parameters, gradients_of(parameters), elements
 
 
@@ -106,8 +111,9 @@ def noise_of(seed: int, elements: Elements, parameters: Sequence[Tensor]) -> Phi
     if offsets is None:
         offsets = offsets_of(parameters, elements.first)
     wholes = None if wholes is None else tuple(wholes.tolist())
+    rows = None if elements.rows is None else tuple(map(tuple, elements.rows.tolist()))
     seeds = torch.tensor(seed % 2**63)
-    return PhiloxNoise(seeds, torch.tensor(0), tuple(offsets.tolist()), wholes)
+    return PhiloxNoise(seeds, torch.tensor(0), tuple(offsets.tolist()), wholes, rows)
 
 
 class Tensors:
@@ -155,6 +161,9 @@ class Tensors:
     def _lay(self, places: Places, elements: Elements, update: Update) -> None:
         """Brings the table up to date."""
         addresses, counts, offsets = places.addresses, places.counts, elements.offsets
+        if elements.rows is not None and update.block > 1:
+            # Its noise is that of elements which follow one another.
+            addresses, counts, offsets = _by_rows(places, elements, update.dtype.itemsize)
         known = elements.first if offsets is None else offsets.tobytes()
         key = counts.tobytes(), known, update.written, update.block
         if self._table is None or key != self._key:
@@ -197,6 +206,19 @@ class Tensors:
         torch.autograd.graph.increment_version(self._moved)
         self._copies, self._moved, self._held = [], (), ()
         return results
+
+
+def _by_rows(
+    places: Places, elements: Elements, size: int
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Addresses, counts and numbers of the first elements of the rows of tensors, one by one."""
+    assert elements.offsets is not None and elements.rows is not None
+    rows, distances = elements.rows.T
+    owner = np.repeat(np.arange(len(rows)), rows)
+    row = np.arange(len(owner)) - np.repeat(np.cumsum(rows) - rows, rows)
+    counts = (places.counts // rows)[owner]
+    addresses = np.ascontiguousarray(places.addresses[:, owner]) + row * counts * size
+    return addresses, counts, elements.offsets[owner] + row * distances[owner]
 
 
 def _places(columns: Sequence[list[Tensor]], dtype: torch.dtype) -> Places:

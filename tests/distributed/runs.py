@@ -5,7 +5,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.distributed.tensor import DTensor, Replicate, distribute_tensor, init_device_mesh
+from torch.distributed.tensor import DTensor, Replicate, Shard, distribute_tensor, init_device_mesh
 
 import flowopt as fo
 from flowopt.optim.stepping.cohorts import CLOCK
@@ -28,11 +28,18 @@ def mesh_of(sizes: tuple[int, ...]):
 
 
 def placed(tensor: Tensor, mesh, placements) -> Tensor:
-    """A tensor as it is divided; numbers of their own are not."""
+    """A tensor as it is divided; by rows where it has no columns, numbers of their own not."""
     if mesh is None:
         return tensor
-    whole = [Replicate()] * mesh.ndim
-    return distribute_tensor(tensor, mesh, placements if tensor.ndim else whole)
+    fitting = [
+        Replicate()
+        if not tensor.ndim
+        else Shard(0)
+        if placement.is_shard(tensor.ndim)
+        else placement
+        for placement in placements
+    ]
+    return distribute_tensor(tensor, mesh, fitting)
 
 
 def full(tensor: Tensor) -> Tensor:

@@ -1,26 +1,32 @@
 """Which placements are stepped, and what is said of the others."""
 
+import math
+
 import pytest
 import torch
 from torch import nn
 from torch.distributed.tensor import DTensor, Partial, Replicate, Shard, distribute_tensor
-from torch.distributed.tensor._utils import compute_local_shape_and_global_offset
 
 import flowopt as fo
-from flowopt.optim.distributed.parts import start_of
+from flowopt.optim.distributed.parts import layout_of
 from tests.distributed.runs import full, mesh_of, whole
 
 SHAPE = (5, 6)
 
 
-def starts(shape, sizes, placements):
-    """Ours and torch's number of the first element that is here, and how many are."""
-    mesh = mesh_of(sizes)
-    tensor = distribute_tensor(torch.zeros(shape), mesh, placements)
-    _, offsets = compute_local_shape_and_global_offset(tensor.shape, mesh, placements)
-    strides = torch.zeros(shape).stride()
-    first = sum(offset * stride for offset, stride in zip(offsets, strides, strict=True))
-    return start_of(tensor), first, tensor.to_local().numel()
+def numbered(shape, sizes, placements):
+    """Numbers of the elements that are here: by the layout, and those that torch put here."""
+    mesh, count = mesh_of(sizes), math.prod(shape)
+    tensor = distribute_tensor(torch.arange(count).reshape(shape), mesh, placements)
+    layout, here = layout_of(tensor), tensor.to_local().flatten().tolist()
+    if layout is None:
+        return None, here
+    width = len(here) // layout.rows
+    return [
+        layout.start + row * layout.distance + column
+        for row in range(layout.rows)
+        for column in range(width)
+    ], here
 
 
 @pytest.mark.parametrize(
@@ -33,11 +39,36 @@ def starts(shape, sizes, placements):
         ((9, 2), (2, 2), (Replicate(), Shard(0))),
         ((1, 7, 2), (4,), (Shard(1),)),
         ((3, 2), (2, 2), (Replicate(), Replicate())),
+        ((3, 7), (4,), (Shard(1),)),
+        ((2, 3, 5), (4,), (Shard(2),)),
+        ((2, 5, 3), (4,), (Shard(1),)),
+        ((5, 6), (2, 2), (Shard(0), Shard(1))),
+        ((5, 6), (2, 2), (Shard(1), Shard(0))),
+        ((1, 4, 6), (2, 2), (Shard(1), Shard(2))),
+        ((4, 2, 3), (2, 2), (Shard(0), Shard(2))),
     ],
 )
 def test_elements_have_the_numbers_that_torch_gives_them(groups, shape, sizes, placements):
-    for ours, theirs, held in groups[4].run(starts, shape, sizes, placements):
-        assert held == 0 or ours == theirs
+    for ours, theirs in groups[4].run(numbered, shape, sizes, placements):
+        assert ours == theirs
+
+
+def unequal():
+    """What is said of rows that lie at different distances."""
+    mesh = mesh_of((2, 2))
+    parameter = distribute_tensor(torch.zeros(3, 4, 6), mesh, [Shard(1), Shard(2)])
+    fo.optim.SGD([parameter])
+    try:
+        fo.optim.Langevin([parameter])
+    except fo.CompatibilityError as error:
+        return layout_of(parameter), str(error)
+    return layout_of(parameter), "nothing"
+
+
+def test_with_noise_rows_at_different_distances_are_refused(groups):
+    for layout, said in groups[4].run(unequal):
+        assert layout is None
+        assert "each process holds rows at equal distances" in said
 
 
 def columns(parameter_placements, gradient_placements, name):
@@ -78,13 +109,11 @@ def refusal(wrong):
     """What is said of something wrong."""
     mesh = mesh_of((2,))
     tensor = torch.zeros(SHAPE)
-    placement = {"columns": Shard(1), "partial": Partial()}.get(wrong, Shard(0))
+    placement = Partial() if wrong == "partial" else Shard(0)
     part = distribute_tensor(tensor, mesh, [Shard(0)]).to_local()
     parameter = DTensor.from_local(part, mesh, [placement]).requires_grad_()
     try:
-        if wrong == "columns":
-            fo.optim.Langevin([parameter])
-        elif wrong == "differentiable":
+        if wrong == "differentiable":
             fo.optim.SGD([parameter], differentiable=True)
         elif wrong == "Levenberg–Marquardt":
             fo.optim.LevenbergMarquardt([parameter])
@@ -121,7 +150,6 @@ def test_all_processes_say_that_a_gradient_is_not_finite_in_one(groups):
 @pytest.mark.parametrize(
     ("wrong", "message"),
     [
-        ("columns", "each process holds elements that follow one another"),
         ("partial", "still to be added up"),
         ("plain gradient", "its gradient a plain one"),
         ("differentiable", "autograd does not follow"),

@@ -13,6 +13,7 @@ LAYOUTS = {
     "four": (4, (4,), (Shard(0),)),
     "copies": (4, (2, 2), (Replicate(), Shard(0))),
     "replicated": (2, (2,), (Replicate(),)),
+    "columns": (2, (2,), (Shard(1),)),
 }
 OTHERS = {"Langevin", "wandering rate", "AdLaLa"}
 
@@ -33,6 +34,7 @@ def assert_same(found, expected, **tolerance):
     assert [*found] == [*expected]
     for key in ("position", "state", "numbers"):
         torch.testing.assert_close(found[key], expected[key], equal_nan=True, **tolerance)
+    assert found["clocks"] == expected["clocks"]
 
 
 @each(OWN)

@@ -132,7 +132,10 @@ def _noise(seed: int, members: Sequence[Member]) -> PhiloxNoise:
     own = [noise_of(seed, member.elements, member.parameters) for member in members]
     offsets = tuple(offset for noise in own for offset in noise.offsets or ())
     wholes = tuple(whole for noise in own for whole in noise.wholes or noise.offsets or ())
-    return own[0]._replace(offsets=offsets, wholes=wholes)
+    rows = None
+    if any(noise.rows for noise in own):
+        rows = tuple(r for noise in own for r in noise.rows or ((1, 0),) * len(noise.offsets or ()))
+    return own[0]._replace(offsets=offsets, wholes=wholes, rows=rows)
 
 
 def _values(

@@ -6,7 +6,7 @@ import math
 import sys
 from collections.abc import Iterable, Sequence
 from functools import lru_cache
-from typing import TYPE_CHECKING, TypeGuard
+from typing import TYPE_CHECKING, NamedTuple, TypeGuard
 
 import numpy as np
 import torch
@@ -92,39 +92,64 @@ def _shard(parameter: Tensor) -> Shard:
     return Shard(size, tuple(mesh.get_group(i) for i in divided if mesh.size(i) > 1))
 
 
-def starts_of(parameters: Sequence[Tensor]) -> np.ndarray:
-    """Number of the first element of each part among those of its parameter."""
-    return np.array([start_of(parameter) or 0 for parameter in parameters], dtype=np.int64)
+class Layout(NamedTuple):
+    """Where the elements that are here lie in the whole: rows at equal distances.
+
+    Attributes:
+        start: Number of the first element.
+        rows: How many rows there are.
+        distance: From the start of one row to that of the next.
+    """
+
+    start: int
+    rows: int
+    distance: int
 
 
-def start_of(parameter: Tensor) -> int | None:
-    """The same of one; None where its elements do not follow one another in the whole."""
+WHOLE = Layout(0, 1, 0)
+
+
+def layouts_of(parameters: Sequence[Tensor]) -> np.ndarray:
+    """The layout of each parameter, (parameter, 3); of those that have none, that of the whole."""
+    return np.array([layout_of(parameter) or WHOLE for parameter in parameters], dtype=np.int64)
+
+
+def layout_of(parameter: Tensor) -> Layout | None:
+    """The same of one, whose complex elements are two; None where rows are not equally apart."""
     if not is_distributed(parameter):
-        return 0
+        return WHOLE
     mesh = parameter.device_mesh
     # A process outside of the mesh holds no elements, whose number does not matter.
     place = tuple(mesh.get_coordinate() or (0,) * mesh.ndim)
-    start = _start(tuple(parameter.shape), tuple(mesh.shape), place, parameter.placements)
-    return start if start is None or not parameter.is_complex() else 2 * start
+    layout = _layout(tuple(parameter.shape), tuple(mesh.shape), place, parameter.placements)
+    if layout is None or not parameter.is_complex():
+        return layout
+    return Layout(2 * layout.start, layout.rows, 2 * layout.distance)
 
 
 @lru_cache(maxsize=4096)
-def _start(shape: tuple, sizes: tuple, place: tuple, placements: tuple) -> int | None:
-    cut, begin, length = None, 0, 0
+def _layout(shape: tuple, sizes: tuple, place: tuple, placements: tuple) -> Layout | None:
+    begins, lengths = [0] * len(shape), [*shape]
     for placement, size, own in zip(placements, sizes, place, strict=True):
         if size == 1 or placement.is_replicate():
             continue
-        if not placement.is_shard() or cut not in (None, placement.dim):
+        if not placement.is_shard():
             return None
-        if cut is None:
-            cut, length = placement.dim, shape[placement.dim]
         # Chunks as torch.chunk makes them: the last ones may be shorter, or empty.
-        chunk = -(-length // size)
-        first = min(own * chunk, length)
-        begin, length = begin + first, min(chunk, length - first)
-    if cut is None:
-        return 0
-    return begin * math.prod(shape[cut + 1 :]) if math.prod(shape[:cut]) == 1 else None
+        cut = placement.dim
+        chunk = -(-lengths[cut] // size)
+        first = min(own * chunk, lengths[cut])
+        begins[cut], lengths[cut] = begins[cut] + first, min(chunk, lengths[cut] - first)
+    divided = [d for d, length in enumerate(lengths) if length != shape[d]]
+    if not divided or 0 in lengths:
+        return WHOLE
+    last = divided[-1]
+    outer = divided[-2] if divided[1:] else 0
+    # Rows lie at equal distances where nothing but the outermost index jumps.
+    if math.prod(lengths[:outer]) != 1:
+        return None
+    start = sum(begin * math.prod(shape[d + 1 :]) for d, begin in enumerate(begins))
+    return Layout(start, math.prod(lengths[:last]), math.prod(shape[last:]))
 
 
 def check_placements(parameters: Sequence[Tensor], noisy: bool, differentiable: bool) -> None:
@@ -146,11 +171,11 @@ def check_placements(parameters: Sequence[Tensor], noisy: bool, differentiable: 
                 f"a parameter has placements {placements}: parts that are still to be added up can "
                 "not be stepped; use Replicate or Shard"
             )
-        if noisy and start_of(parameter) is None:
+        if noisy and layout_of(parameter) is None:
             raise CompatibilityError(
                 f"a parameter of shape {tuple(parameter.shape)} has placements {placements}, and "
-                "noise is numbered by element: with noise, each process holds elements that follow "
-                "one another, as with Replicate and Shard(0), FSDP's placement"
+                "noise is numbered by element: with noise, each process holds rows at equal "
+                "distances in the whole, as with Replicate and Shard of one dimension"
             )
 
 
