@@ -130,7 +130,16 @@ def on_plane(starts: Tensor, dim: int, axes: tuple[int, int]) -> Tensor:
 
 
 def starts(landscape: fo.problems.Landscape, config: Config) -> Tensor:
-    """(pixels², dim): one in each pixel of a map, or as many at random on the same square."""
+    """(pixels², dim): one in each pixel of a map, or as many at random on the same square.
+
+    Raises:
+        ConfigurationError: The problem has no such axes.
+    """
+    if max(config.axes) >= landscape.dim:
+        raise ConfigurationError(
+            f"axes came as {config.axes}, and {landscape.name} has {landscape.dim} parameters, "
+            "numbered from 0"
+        )
     low, high = domain(landscape)
     if config.sampling == "grid":
         plane = grid(low, high, config.pixels)
@@ -162,6 +171,7 @@ def ends(
     start: Tensor,
     *,
     most_steps: int = MOST_STEPS,
+    seed: int = 0,
 ) -> xr.Dataset:
     """Moves every start to its end.
 
@@ -170,13 +180,14 @@ def ends(
         landscape: The problem.
         start: (start, dim).
         most_steps: After which a trajectory counts as not converged.
+        seed: Of noise, if the flow has some.
 
     Returns:
         Along "start": "label" (class of `landmarks`, or a negative label of
         `flowopt.diagnostics`), "steps", "cost" in forward passes, and "start_loss".
     """
     method = to_rest(method, landscape)
-    solution = moved(method, landscape, start, most_steps=most_steps)
+    solution = moved(method, landscape, start, most_steps=most_steps, seed=seed)
     labels = classified(solution, landscape, method.tolerance)
     return xr.Dataset(
         {
@@ -194,6 +205,7 @@ def moved(
     start: object,
     *,
     most_steps: int = MOST_STEPS,
+    seed: int = 0,
     compile: bool | str = "auto",
 ) -> fo.Solution:
     """Moves every start to its end.
@@ -210,6 +222,7 @@ def moved(
         steps=most_steps if method.duration is None else None,
         duration=method.duration,
         stop=method.stop,
+        seed=seed,
         compile=compile,
     )
     if bool((solution.status == fo.Status.INTERRUPTED).any()):
@@ -236,13 +249,16 @@ def classified(solution: fo.Solution, landscape: fo.problems.Landscape, toleranc
     return labels.to(torch.int8)
 
 
-def rises(method: Method, landscape: fo.problems.Landscape, start: Tensor) -> xr.Dataset:
+def rises(
+    method: Method, landscape: fo.problems.Landscape, start: Tensor, *, seed: int = 0
+) -> xr.Dataset:
     """In how many steps the energy rose by more than a hundredth of itself.
 
     Args:
         method: Whose flow declares an energy; its first is watched.
         landscape: The problem.
         start: (start, dim), of which at most 200 are followed, for at most 400 steps.
+        seed: Of noise, if the flow has some.
 
     Returns:
         "rises", the share of such steps, and "above_start", that of steps that end with a loss
@@ -262,6 +278,7 @@ def rises(method: Method, landscape: fo.problems.Landscape, start: Tensor) -> xr
         duration=method.duration,
         stop=method.stop,
         record={"energy": 1, "loss": 1},
+        seed=seed,
     )
     energy, loss = solution.records["energy"], solution.records["loss"]
     before, after = energy[:-1], energy[1:]

@@ -143,7 +143,7 @@ def leave_rates(
         start = torch.cat(
             [ball(known.points[n], radius, config.near, config.seed + n) for n in wells]
         )
-        labels = ends(chosen, landscape, start).label.values
+        labels = ends(chosen, landscape, start, seed=config.seed).label.values
         left = (labels != np.repeat(wells, config.near)) & (labels != UNFINISHED)
         shares.append(100.0 * float(left.mean()))
     return shares

@@ -7,6 +7,7 @@ import torch
 import xarray as xr
 
 from flowopt.diagnostics.basins import LOST, UNFINISHED
+from flowopt.errors import ConfigurationError
 from studies.basins import maps
 from studies.basins.config import PRESETS
 from studies.basins.figures import portraits as picture
@@ -99,3 +100,17 @@ def test_random_starts_give_shares_and_no_shapes():
 def test_a_picture_has_a_legend_entry_for_every_end_and_mark(arrays):
     texts = [text.get_text() for text in picture(arrays.isel(map_problem=0)).legends[0].get_texts()]
     assert {"diverged", "not converged", "minimum", "saddle", "maximum"} <= set(texts)
+
+
+def test_the_seed_decides_about_noise():
+    chosen, start = method("langevin:BAOAB@0.1"), maps.grid(-1.0, 1.0, 3)
+    once, again, other = (
+        maps.moved(chosen, TWO, start, most_steps=5, seed=seed).position for seed in (3, 3, 4)
+    )
+    assert torch.equal(once, again)
+    assert not torch.isclose(once, other).any()
+
+
+def test_parameters_that_a_problem_does_not_have_are_no_axes():
+    with pytest.raises(ConfigurationError, match=r"axes came as \(0, 2\), and poly_two has 2"):
+        maps.starts(TWO, replace(CONFIG, axes=(0, 2)))

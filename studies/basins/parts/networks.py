@@ -101,8 +101,9 @@ def _trained(name: str, entrant: str, first: int, config: Config) -> xr.Dataset:
     problem = _problem(task, config)
     chosen = replace(method(entrant), tolerance=task.tolerance)
     replicas = min(TOGETHER, config.replicas - first)
-    start = _start(task, problem, replicas, config.seed + first)
-    solution = moved(chosen, problem, start, most_steps=config.network_steps)
+    seed = config.seed + first
+    start = _start(task, problem, replicas, seed)
+    solution = moved(chosen, problem, start, most_steps=config.network_steps, seed=seed)
     return xr.Dataset(
         {
             "network_end": ("network", _ends(solution, problem, task.tolerance).numpy()),

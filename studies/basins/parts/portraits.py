@@ -92,7 +92,7 @@ def _unit(where: str, name: str) -> str:
 def _mapped(where: str, chosen: Method, config: Config) -> xr.Dataset:
     landscape = problem(where)
     start = starts(landscape, config)
-    found = ends(chosen, landscape, start)
+    found = ends(chosen, landscape, start, seed=config.seed)
     size = (config.pixels, config.pixels)
     return xr.Dataset(
         {
@@ -100,7 +100,7 @@ def _mapped(where: str, chosen: Method, config: Config) -> xr.Dataset:
             "map_steps": float(found.steps.mean()),
             "map_cost": float(found.cost.mean()),
             "map_leave": ("map_radius", leave_rates(chosen, landscape, config)),
-            **{f"map_{k}": v for k, v in rises(chosen, landscape, start).items()},
+            **{f"map_{k}": v for k, v in rises(chosen, landscape, start, seed=config.seed).items()},
         },
         {"map_radius": list(RADII)},
     )
