@@ -16,11 +16,11 @@ from flowopt.arguments import (
 )
 from flowopt.controls import Constant
 from flowopt.core.interfaces import FlowLike, Noise, Oracle, Scheme, StepControl
-from flowopt.core.noise import PhiloxNoise
+from flowopt.core.noise import PhiloxNoise, own_draws
 from flowopt.core.oracle import Problem
 from flowopt.core.trajectory import Status
 from flowopt.errors import CompatibilityError, ConfigurationError
-from flowopt.plan import Plan, joined, one_per_step, one_per_trial
+from flowopt.plan import Plan, beginning, joined, one_per_step, one_per_trial
 from flowopt.records import Recorder
 from flowopt.solution import Solution
 from flowopt.stepper import Carry
@@ -78,7 +78,7 @@ def integrate(
             "step_size", energies of the flow, "energy" for its first; or name → (every, function of
             (state, evaluation)); or function → every. "position" or a state variable → increasing
             times, (time,) float64: interpolated there.
-        seed: Of noise and minibatches. What a module draws itself (dropout) is torch's own.
+        seed: Of noise, minibatches, and what a module draws itself, as dropout does.
         noise: Where random numbers come from instead of `seed`, such as a Brownian path by
             `flowopt.adapters`; steps are then made in eager torch.
         compile: True for a native kernel, False for eager torch, "auto" for the engine of a run
@@ -100,7 +100,7 @@ def integrate(
     check_progress(progress)
     check_noise(noise)
     control = _control(step_size, control)
-    with torch.no_grad():
+    with torch.no_grad(), own_draws(seed, *beginning(start, device)):
         plan = joined(
             flow, scheme, problem, start, steps, duration, control, stop, seed, device, noise
         )

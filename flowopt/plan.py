@@ -52,6 +52,16 @@ class Plan:
         return self.stepper.start(self.state, self.evaluate())
 
 
+def beginning(start: object, device: torch.device | str | None) -> tuple[int, torch.device]:
+    """Number of the first step, and where it is computed."""
+    step = start.step if isinstance(start, State) else None
+    first = 0 if step is None or not step.numel() else int(step.max())
+    if device is not None:
+        return first, _device(device)
+    leaves = start.position if isinstance(start, State) else _tensors(start)
+    return first, leaves[0].device if leaves else torch.device("cpu")
+
+
 def joined(
     flow: FlowLike,
     scheme: Scheme,

@@ -9,6 +9,8 @@ Reference:
 """
 
 import math
+from collections.abc import Iterator
+from contextlib import contextmanager
 from itertools import accumulate
 from typing import NamedTuple
 
@@ -187,3 +189,19 @@ def seeded_noise(seed: int, batch: tuple[int, ...], device: torch.device) -> Phi
     """The noise of a batch of trajectories, numbered from 0."""
     indices = torch.arange(math.prod(batch), device=device).reshape(batch)
     return PhiloxNoise(torch.tensor(seed % 2**63, dtype=torch.int64, device=device), indices)
+
+
+@contextmanager
+def own_draws(seed: int, step: int, device: torch.device) -> Iterator[None]:
+    """What a user's module draws itself, as dropout does, comes from a seed and the first step.
+
+    Torch's generators, that of the host and that of the device, are afterwards as they were.
+    """
+    devices = [device] if device.type == "cuda" else []
+    with torch.random.fork_rng(devices):
+        number = (seed + step * 0x9E3779B97F4A7C15) % 2**63
+        torch.default_generator.manual_seed(number)
+        if devices:
+            with torch.cuda.device(device):
+                torch.cuda.manual_seed(number)
+        yield

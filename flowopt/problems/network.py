@@ -302,9 +302,9 @@ def network(
 
     Args:
         module: Any module; the trainable parameters move, buffers stay the module's own. What it
-            draws itself, as dropout does in train mode, comes from torch's global generator: for
-            the same numbers again call `torch.manual_seed` before. Replicas, and controls that
-            reject, need a module that draws nothing, as by `module.eval()`.
+            draws itself, as dropout does in train mode, comes from the seed of `integrate` and the
+            number of its first step. Replicas, and controls that compare losses, need a module that
+            draws nothing, as by `module.eval()`.
         loss: (outputs, targets) → 0-d mean loss, such as `torch.nn.functional.cross_entropy`.
         data: Inputs (rows, …) and targets (rows, …), on the module's device.
         batch: Minibatches; all rows at every step where not given.
