@@ -170,12 +170,12 @@ class FlowOptimizer(GroupOptimizer):
         if self._joint is not None:
             self._joint.step(self._members(closure, loss), self.scheme, closure, loss)
             return loss
-        for place, moving in self._moving():
-            self._step_group(place, moving, closure, loss)
+        for place, prepared, moving in self._moving():
+            self._step_group(place, prepared, moving, closure, loss)
         return loss
 
-    def _moving(self) -> Iterator[tuple[int, Moving]]:
-        """The groups that have a gradient, by their places."""
+    def _moving(self) -> Iterator[tuple[int, Prepared, Moving]]:
+        """The groups that have a gradient: place, how it is stepped, and what moves."""
         first, before = 0, ()
         for place, group in enumerate(self.param_groups):
             first += elements_of(before)
@@ -184,7 +184,7 @@ class FlowOptimizer(GroupOptimizer):
                 prepared = self._prepared(place)
                 keeps = prepared.names or prepared.clocks or self.control
                 places = self._places(found[0], bool(keeps) or not prepared.closure_free)
-                yield place, Moving(group, group, places, *found)
+                yield place, prepared, Moving(group, group, places, *found)
 
     def _prepare(self) -> None:
         """Makes what torch's distributed checkpoint is loaded over."""
@@ -197,7 +197,7 @@ class FlowOptimizer(GroupOptimizer):
     def _members(self, closure: Callable | None, loss: Tensor | None) -> list[Member]:
         """The groups of a joint step: those with a gradient."""
         members = []
-        for place, (group, _, _, parameters, gradients, elements) in self._moving():
+        for place, _, (group, _, _, parameters, gradients, elements) in self._moving():
             if closure is None:
                 raise CompatibilityError(remedy(self.flow, self.scheme))
             check_dense(gradients)
@@ -208,10 +208,14 @@ class FlowOptimizer(GroupOptimizer):
         return members
 
     def _step_group(
-        self, place: int, whole: Moving, closure: Callable | None, loss: Tensor | None
+        self,
+        place: int,
+        prepared: Prepared,
+        whole: Moving,
+        closure: Callable | None,
+        loss: Tensor | None,
     ) -> None:
         """Steps the parameters that have a gradient, those with the same clock together."""
-        prepared = self._prepared(place)
         rounds = by_occurrence(whole) if place in self._repeated else (whole,)
         number, clocks = 0, prepared.clocks and self.control is None
         for mentioned in rounds:

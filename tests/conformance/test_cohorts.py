@@ -135,6 +135,21 @@ def test_a_parameter_whose_state_is_cleared_begins_anew(way):
     assert_equal(*ends)
 
 
+@EACH_WAY
+def test_a_parameter_that_goes_to_another_group_takes_its_steps_along(way):
+    ends = []
+    for package, options in ((fo.optim, way), (torch.optim, {})):
+        module = Sizes()
+        optimizer = built(package, "Adam", module.parameters(), **options)
+        # In step 3 all have a gradient.
+        trained(module, optimizer, first=3, last=4)
+        moved = optimizer.param_groups[0]["params"].pop()
+        trained(module, optimizer, first=3, last=4)
+        optimizer.add_param_group({"params": [moved], "lr": 0.2})
+        ends.append(trained(module, optimizer, first=3))
+    assert_equal(*ends)
+
+
 def test_only_what_depends_on_time_and_sums_nothing_has_clocks():
     flows = {name: entry.build().equations for name, entry in FLOWS.items()}
     assert has_clocks(flows["adam"])

@@ -52,15 +52,17 @@ class Moving(NamedTuple):
     gradients: list[Tensor]
     elements: Elements
 
-    def of(self, chosen: Sequence[int]) -> "Moving":
-        """The same for some of the parameters."""
+    def of(self, chosen: Sequence[int], numbers: Numbers) -> "Moving":
+        """Some of the parameters, with numbers of their own."""
         if len(chosen) == len(self.parameters):
-            return self
-        return self._replace(
-            places=[self.places[i] for i in chosen],
-            parameters=[self.parameters[i] for i in chosen],
-            gradients=[self.gradients[i] for i in chosen],
-            elements=self.elements.of(chosen, self.parameters),
+            return Moving(self.group, numbers, *self[2:])
+        return Moving(
+            self.group,
+            numbers,
+            [self.places[i] for i in chosen],
+            [self.parameters[i] for i in chosen],
+            [self.gradients[i] for i in chosen],
+            self.elements.of(chosen, self.parameters),
         )
 
 
@@ -97,28 +99,29 @@ def by_clock(moving: Moving, scalars: Sequence[str]) -> Iterator[Moving]:
         scalars: Of its flow; in the group stand their values at the start, where given.
     """
     group, places = moving.group, moving.places
-    clock = places[0].get(CLOCK)
-    # A clock that others hold too, which do not move now, is not written over.
-    if clock is not None and len(places) == len(group["params"]) and _all_have(places, clock):
-        yield moving._replace(numbers=clock)
-        group["step"], group["time"] = clock["step"], clock["time"]
-        return
-    clocks = [place.get(CLOCK) for place in places]
-    known = {id(clock): clock for clock in clocks}
-    values = {key: None if clock is None else (*clock.items(),) for key, clock in known.items()}
-    alike: dict[tuple | None, list[int]] = defaultdict(list)
-    for place, clock in enumerate(clocks):
-        alike[values[id(clock)]].append(place)
     stepped = []
-    for value, chosen in alike.items():
-        begun = {name: group[name] for name in scalars if name in group}
-        clock = begun if value is None else dict(value)
-        yield moving.of(chosen)._replace(numbers=clock)
+    for known, chosen in _alike(places):
+        clock = dict(known or {name: group[name] for name in scalars if name in group})
+        yield moving.of(chosen, clock)
+        # Another one, as others may hold the last that do not move now, or are in another group.
         for place in chosen:
             places[place][CLOCK] = clock
         stepped.append((clock["step"], clock["time"]))
     # Where users look: of those that have taken most steps.
     group["step"], group["time"] = max(stepped)
+
+
+def _alike(places: Places) -> Iterable[tuple[Numbers | None, Sequence[int]]]:
+    """Clocks, and which parameters have them."""
+    clock = places[0].get(CLOCK)
+    if clock is not None and _all_have(places, clock):
+        return [(clock, range(len(places)))]
+    clocks = [place.get(CLOCK) for place in places]
+    values = {id(clock): clock and tuple(sorted(clock.items())) for clock in clocks}
+    alike: dict[tuple | None, list[int]] = defaultdict(list)
+    for place, clock in enumerate(clocks):
+        alike[values[id(clock)]].append(place)
+    return [(clocks[chosen[0]], chosen) for chosen in alike.values()]
 
 
 def _all_have(places: Places, clock: Numbers) -> bool:
@@ -163,7 +166,7 @@ def by_occurrence(moving: Moving) -> Iterator[Moving]:
     for number, chosen in rounds.items():
         # A second mention is no second step of the group.
         numbers = dict(moving.group) if number else moving.numbers
-        yield moving.of(chosen)._replace(numbers=numbers)
+        yield moving.of(chosen, numbers)
 
 
 def check_repeated(flow: EquationFlow) -> None:
