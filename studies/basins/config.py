@@ -11,7 +11,7 @@ from studies.basins.author import RECORDS
 from studies.basins.author_networks import MOST_STEPS, TASKS
 from studies.common.checks import check_known, check_least
 
-PARTS = ("table", "maps", "sweeps", "rates", "flows", "networks")
+PARTS = ("identities", "table", "maps", "sweeps", "rates", "flows", "networks")
 SAMPLINGS = ("grid", "random")
 METHODS = (
     "gd@0.1",
@@ -53,7 +53,7 @@ class Config:
         networks: Data sets of the small networks.
         network_methods: Of these, as `methods.method` reads them; those of the author's records
             where none is given.
-        replicas: Networks of each ensemble.
+        replicas: Networks of each ensemble, at most the author's number.
         network_steps: After which a network counts as not converged.
         network_batch: Rows of the data that a network sees in a step; 0 for all.
         network_shared: Whether all networks see the same rows, or each its own.

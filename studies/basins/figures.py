@@ -18,7 +18,7 @@ from matplotlib.patheffects import Normal, Stroke
 from flowopt.diagnostics.basins import ELSEWHERE, LOST, UNFINISHED
 from studies.basins.author_networks import TASKS, Task
 from studies.basins.maps import domain, landmarks, problem
-from studies.basins.parts.networks import share
+from studies.basins.parts.networks import ensemble, share
 from studies.basins.parts.sweeps import TITLES
 from studies.common.results import ResultFolder
 from studies.common.style import STYLE, line_style
@@ -26,7 +26,7 @@ from studies.common.style import STYLE, line_style
 # Blue, orange, gold and magenta minima, brown divergence; further classes in tints that differ in
 # lightness, so that they stay apart without hue.
 MINIMA = ("#4C86C6", "#F0803C", "#F6CF4A", "#C9569B", "#8FD0E8", "#5B4A9E", "#B8E186", "#F7B6C8")
-OTHERS = ("#2E6B57", "#7FBC9B", "#3F3F3F", "#A7C957", "#6A994E", "#386641", "#84A98C", "#52796F")
+OTHERS = ("#0B5D6B", "#7FD1C7", "#2F2F45", "#D9D2A5", "#8A8A2B", "#F3C6C0", "#6E3B6E", "#9AA5B1")
 SPECIAL = {ELSEWHERE: "#BDBDBD", UNFINISHED: "#1B9E4B", LOST: "#5C3317"}
 MEANING = {ELSEWHERE: "converged elsewhere", UNFINISHED: "not converged", LOST: "diverged"}
 MARKS = {
@@ -164,7 +164,9 @@ def _portrait(axes: Axes, labels: np.ndarray, where: str) -> None:
 def _colours(kinds: tuple[str, ...]) -> dict[int, str]:
     """Label → colour."""
     minima = [n for n, kind in enumerate(kinds) if kind == "minimum"]
-    others = [n for n, kind in enumerate(kinds) if kind != "minimum"]
+    # Who attracts starts comes first, as there may be more classes than colours.
+    others = [n for n, kind in enumerate(kinds) if kind not in ("minimum", "saddle", "maximum")]
+    others += [n for n, kind in enumerate(kinds) if kind in ("saddle", "maximum")]
     return {
         **SPECIAL,
         **{n: MINIMA[i % len(MINIMA)] for i, n in enumerate(minima)},
@@ -209,7 +211,7 @@ def ensembles(arrays: xr.Dataset) -> Figure:
     for axes, task in zip(grid[:, 0], tasks, strict=True):
         some = arrays.isel(network_run=np.flatnonzero(arrays.network_task.values == task))
         _bars(axes, some, TASKS[task])
-        networks, theirs = arrays.sizes["network"], TASKS[task].networks
+        networks, theirs = ensemble(some, 0).sizes["network"], TASKS[task].networks
         axes.set_title(f"{task}: {networks} networks; narrow bars: the author's {theirs}")
     grid[-1, 0].set_xlabel("share of the networks / %")
     handles = [
@@ -225,7 +227,7 @@ def _bars(axes: Axes, some: xr.Dataset, task: Task) -> None:
     """Two bars per method: the wide one ours, the narrow one the author's."""
     methods = [str(name) for name in some.network_method.values]
     for place, entrant in enumerate(methods):
-        ends = some.network_end.values[place]
+        ends = ensemble(some, place).network_end.values
         (converged, inside), (lost, outside) = share(ends, ELSEWHERE), share(ends, LOST)
         _stacked(axes, place - 0.14, 0.44, (converged, 100.0 - converged - lost, 0.0, lost))
         for height, edges in {

@@ -11,10 +11,11 @@ import xarray as xr
 from torch import Tensor
 
 import flowopt as fo
+from flowopt.diagnostics.basins import LOST, UNFINISHED
 from flowopt.errors import ConfigurationError
 from flowopt.registry import PROBLEMS
 from studies.basins.config import Config
-from studies.basins.methods import MOST_STEPS, ODE_TOLERANCE, Method
+from studies.basins.methods import MOST_ODE_STEPS, MOST_STEPS, ODE_TOLERANCE, Method
 from studies.common.names import unknown_name
 
 # Where in a pixel its start lies: no symmetry axis of a problem runs through both columns.
@@ -219,7 +220,7 @@ def moved(
         problem,
         start,
         control=method.control,
-        steps=most_steps if method.duration is None else None,
+        steps=most_steps if method.duration is None else MOST_ODE_STEPS,
         duration=method.duration,
         stop=method.stop,
         seed=seed,
@@ -246,6 +247,9 @@ def classified(solution: fo.Solution, landscape: fo.problems.Landscape, toleranc
     )
     classes = torch.cat([known.classes, torch.zeros(1, dtype=torch.int64)])
     labels = torch.where(labels >= 0, classes[labels.clamp(min=0)], labels)
+    # A true flow at the end of its time may be anywhere, and has not diverged.
+    late = (solution.status == fo.Status.TIME_REACHED) & (labels == LOST)
+    labels = torch.where(late, UNFINISHED, labels)
     return labels.to(torch.int8)
 
 

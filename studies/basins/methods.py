@@ -24,6 +24,8 @@ MOST_STEPS = 20_000
 COARSE, FINE = 1e-4, 1e-5
 # Of the true flows, whose tolerance is far below what a map can show.
 ODE_TOLERANCE, ODE_DURATION, AT_REST = 1e-8, 200.0, 1e-6
+# A few starts of a million come to where explicit steps would never end.
+MOST_ODE_STEPS = 5_000_000
 SMALL_STEPS = 1 / 1.5
 
 WITHOUT_CORRECTION = """

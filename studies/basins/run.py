@@ -11,13 +11,14 @@ import xarray as xr
 from tqdm.auto import tqdm
 
 from studies.basins.config import Config
-from studies.basins.parts import networks, portraits, rates, sweeps, table, true_flows
+from studies.basins.parts import identities, networks, portraits, rates, sweeps, table, true_flows
 from studies.basins.report import report
 from studies.common.devices import checked_device
 from studies.common.manifest import write_results
 from studies.common.results import ResultFolder
 
 PARTS: Mapping[str, ModuleType] = {
+    "identities": identities,
     "table": table,
     "maps": portraits,
     "sweeps": sweeps,
@@ -45,17 +46,17 @@ def run(config: Config, *, out: Path, jobs: int = 1) -> ResultFolder:
     folder = ResultFolder("basins", config, out=out)
     seconds = _compute(folder, config)
     parts: list[xr.Dataset] = []
-    sections: list[str] = []
+    sections: dict[str, str] = {}
     for name in config.parts:
         found = {unit: folder.finished(unit) for unit in PARTS[name].units(config)}
         arrays = PARTS[name].joined(found, config)
         parts.append(arrays)
-        sections.append(PARTS[name].section(arrays, config))
+        sections[name] = PARTS[name].section(arrays, config)
     arrays = xr.merge(parts)
     arrays.attrs["sampling"] = config.sampling
     counts = {"units": sum(len(PARTS[name].units(config)) for name in config.parts)}
     device = checked_device(config.device)
-    text = report(sections)
+    text = report(sections, arrays, config)
     write_results(folder, arrays, text, config, seconds=seconds, counts=counts, device=device)
     return folder
 

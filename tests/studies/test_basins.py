@@ -289,3 +289,12 @@ def test_true_flows_end_where_their_steps_leave_no_smaller_gradient():
     # A flow that came too near a steep minimum to move on would never end.
     near = torch.tensor([[0.01, 3.0]], dtype=torch.float64)
     assert maps.moved(maps.to_rest(flow, steep), steep, near).status == fo.Status.GRADIENT_SMALL
+
+
+def test_a_true_flow_at_the_end_of_its_time_has_not_diverged():
+    steep = maps.problem("poly_five")
+    # At the end of so short a time its gradient is still far above 1000.
+    flow = replace(method("gradient_flow"), duration=1e-12)
+    start = torch.tensor([[4.0, 4.0]], dtype=torch.float64)
+    assert steep.gradient(start).norm() > 1e6
+    assert maps.ends(flow, steep, start).label.values.tolist() == [UNFINISHED]

@@ -151,3 +151,14 @@ def test_energy_control_keeps_every_loss_below_its_first_and_momentum_does_not()
     plain, controlled = _computed(config).network_loss.values
     assert (controlled <= first).all()
     assert (plain > first).mean() > 0.8
+
+
+def test_an_ensemble_has_no_more_networks_than_the_authors(monkeypatch):
+    few = replace(TASKS["two_spirals"], networks=2)
+    monkeypatch.setitem(networks.TASKS, "two_spirals", few)
+    config = replace(SMALL, networks=("squares", "two_spirals"), network_methods=("gd@0.1",))
+    arrays = _computed(config)
+    sizes = [networks.ensemble(arrays, place).sizes["network"] for place in (0, 1)]
+    assert sizes == [6, 2]
+    assert arrays.network_end.dtype == np.int8
+    assert "2 networks (author: 2)" in networks.section(arrays, config)

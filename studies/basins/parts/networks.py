@@ -29,6 +29,8 @@ from studies.common.tables import markdown_table
 
 # Networks of a unit: what an interruption may cost.
 TOGETHER = 500
+# In the place of a network that a smaller ensemble has not.
+NONE = -128
 CLASSES = {"converged": ELSEWHERE, "lost": LOST, "unfinished": UNFINISHED}
 HEADER = (
     "method",
@@ -50,8 +52,13 @@ def units(config: Config) -> Mapping[str, Callable[[], xr.Dataset]]:
             name, entrant, first, config
         )
         for name, entrant in _runs(config)
-        for first in range(0, config.replicas, TOGETHER)
+        for first in range(0, replicas(name, config), TOGETHER)
     }
+
+
+def replicas(name: str, config: Config) -> int:
+    """Networks of a task, no more than the author's: more would make no comparison sharper."""
+    return min(config.replicas, TASKS[name].networks)
 
 
 def _runs(config: Config) -> list[tuple[str, str]]:
@@ -79,7 +86,7 @@ def _problem(task: Task, config: Config) -> fo.problems.Network:
     return fo.problems.network(module, half_squared_error, training_data(task), batch=batch)
 
 
-def _start(task: Task, problem: fo.problems.Network, replicas: int, seed: int) -> dict[str, Tensor]:
+def _start(task: Task, problem: fo.problems.Network, count: int, seed: int) -> dict[str, Tensor]:
     """First weights; those of a network do not depend on how many there are."""
     generator = torch.Generator().manual_seed(seed)
     start = {}
@@ -92,7 +99,7 @@ def _start(task: Task, problem: fo.problems.Network, replicas: int, seed: int) -
         else:
             numbers = torch.randn(value.shape, generator=generator, dtype=torch.float64)
             start[name] = numbers / math.sqrt(value.shape[-1])
-    return {name: value[:replicas] for name, value in start.items()}
+    return {name: value[:count] for name, value in start.items()}
 
 
 def _trained(name: str, entrant: str, first: int, config: Config) -> xr.Dataset:
@@ -100,9 +107,9 @@ def _trained(name: str, entrant: str, first: int, config: Config) -> xr.Dataset:
     task = TASKS[name]
     problem = _problem(task, config)
     chosen = replace(method(entrant), tolerance=task.tolerance)
-    replicas = min(TOGETHER, config.replicas - first)
+    together = min(TOGETHER, replicas(name, config) - first)
     seed = config.seed + first
-    start = _start(task, problem, replicas, seed)
+    start = _start(task, problem, together, seed)
     solution = moved(chosen, problem, start, most_steps=config.network_steps, seed=seed)
     return xr.Dataset(
         {
@@ -135,16 +142,24 @@ def _flat(leaves: tuple[Tensor, ...]) -> Tensor:
 
 
 def joined(found: Mapping[str, xr.Dataset], config: Config) -> xr.Dataset:
-    """All ensembles along "network_run"."""
-    firsts = range(0, config.replicas, TOGETHER)
-    runs = [
-        xr.concat([found[_unit(*run, first)] for first in firsts], "network")
-        for run in _runs(config)
-    ]
-    return xr.concat(runs, "network_run").assign(
+    """All ensembles along "network_run", filled up to the largest."""
+    runs = []
+    for name, entrant in _runs(config):
+        firsts = range(0, replicas(name, config), TOGETHER)
+        run = xr.concat([found[_unit(name, entrant, first)] for first in firsts], "network")
+        runs.append(run.assign_coords(network=np.arange(run.sizes["network"])))
+    fill = {"network_end": NONE, "network_loss": math.nan, "network_steps": -1}
+    arrays = xr.concat(runs, "network_run", join="outer", fill_value=fill)
+    return arrays.drop_vars("network").assign(
         network_task=("network_run", [name for name, _ in _runs(config)]),
         network_method=("network_run", [entrant for _, entrant in _runs(config)]),
     )
+
+
+def ensemble(arrays: xr.Dataset, place: int) -> xr.Dataset:
+    """One run, with the networks that it has."""
+    run = arrays.isel(network_run=place)
+    return run.isel(network=run.network_end.values != NONE)
 
 
 def share(ends: np.ndarray, label: int) -> tuple[float, Interval]:
@@ -174,10 +189,11 @@ def section(arrays: xr.Dataset, config: Config) -> str:
     for name in config.networks:
         some = arrays.isel(network_run=np.flatnonzero(arrays.network_task.values == name))
         task = TASKS[name]
-        rows = [_row(some.isel(network_run=i), task, config) for i in range(len(some.network_run))]
+        rows = [_row(ensemble(some, i), task, config) for i in range(some.sizes["network_run"])]
         title = (
             f"### {name}\n\n{'–'.join(map(str, task.layers))}, {task.activation.__name__}, "
-            f"{config.replicas} networks (author: {task.networks}), |g| ≤ {task.tolerance:g}.\n\n"
+            f"{replicas(name, config)} networks (author: {task.networks}), "
+            f"|g| ≤ {task.tolerance:g}.\n\n"
         )
         note = f"Of the records: {task.note}"
         tables.append(f"{title}{markdown_table(HEADER, rows, right=HEADER[1:])}\n\n{note}")

@@ -160,6 +160,13 @@ def exceptions(arrays: xr.Dataset) -> xr.Dataset:
     return arrays.isel(table_cell=np.flatnonzero(np.abs(arrays.table_errors) > MOST_ERRORS))
 
 
+def explained(cells: xr.Dataset) -> bool:
+    """Whether all records of some cells have a note."""
+    noted = {(record.problem, record.method) for record in RECORDS if record.note}
+    named = zip(cells.table_problem.values, cells.table_method.values, strict=True)
+    return {(str(problem), str(method)) for problem, method in named} <= noted
+
+
 def section(arrays: xr.Dataset, config: Config) -> str:
     """The table, how many cells are beyond the bar, and why."""
     cells = arrays.sizes["table_cell"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 
@@ -15,6 +16,7 @@ from studies.common.tables import markdown_table
 
 TRAPS = "poly_two"
 # b/a; the energy of Adam's equations surely falls up to 4.
+SAFE_RATIO = 4.0
 RATIOS = (0.01, 1.0, 4.0, 5.0, 6.0, 8.0, 10.0, 20.0, 100.0)
 # Relative, of a loss.
 ROUNDING = 1e-6
@@ -42,6 +44,12 @@ def _flows() -> dict[str, Method]:
             for ratio in RATIOS
         },
     }
+
+
+def ratio_of(flow: str) -> float:
+    """b/a of a flow by its name; 0 where it has no such rates."""
+    found = re.search(r"b = (\S+) a", flow)
+    return float(found[1]) if found else 0.0
 
 
 def units(config: Config) -> Mapping[str, Callable[[], xr.Dataset]]:
