@@ -153,3 +153,23 @@ def test_a_network_that_only_steps_alone_runs_in_eager_torch(layer, monkeypatch)
     training = fo.train(module, torch.nn.functional.mse_loss, data, fo.classic.sgd(lr=0.1), steps=3)
     assert training.status == fo.Status.STEPS_TAKEN
     assert "the loss is not taken of a batch: Sequential" in training.solution.engine
+
+
+def test_step_sizes_that_follow_the_rounding_of_an_error_are_no_mismatch():
+    # The flow is nearly straight there: 1e-8 asks for no more than the rounding of its stages.
+    low, high, pixels = -2.0, 2.0, 480
+    line = low + (high - low) / pixels * torch.arange(pixels, dtype=torch.float64)
+    size = (high - low) / pixels
+    start = torch.cartesian_prod(line + 0.382 * size, line + 0.272 * size)
+    control = fo.ErrorControl(rtol=1e-8, atol=1e-8)
+    problem = fo.problems.analytic("cloche")
+    solution = fo.integrate(
+        fo.flows.gradient_flow(),
+        fo.RungeKutta("dopri5"),
+        problem,
+        start.flip(-1),
+        control=control,
+        steps=1,
+        compile=True,
+    )
+    assert solution.engine == "native kernel"
