@@ -154,3 +154,20 @@ def test_flows_without_momenta_that_may_rest_are_refused(flow, word, message):
 def test_what_is_no_scheme_is_refused():
     with pytest.raises(fo.ConfigurationError, match="a scheme is such as"):
         fo.Restarted(fo.Euler)
+
+
+def test_restarts_of_steps_that_look_for_a_balance_are_judged_by_whether_it_was_found():
+    flow = fo.flows.heavy_ball(friction=0.1)
+    start = torch.tensor([0.3, 0.8], dtype=torch.float64)
+    solution = fo.integrate(
+        flow,
+        fo.Restarted(fo.EnergyMidpoint()),
+        POLY_TWO,
+        start,
+        control=fo.Solved(first_step=0.05),
+        steps=200,
+        record={"energy": 1},
+    )
+    energy = solution.records["energy"]
+    assert solution.status == fo.Status.STEPS_TAKEN
+    assert (energy.diff() <= 1e-14 * energy[:-1]).all()

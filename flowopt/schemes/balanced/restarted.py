@@ -9,10 +9,10 @@ from flowopt.core.evaluation import Evaluator
 from flowopt.core.interfaces import FlowLike, Noise, Proposal, Scheme
 from flowopt.core.state import State, select
 from flowopt.errors import CompatibilityError, ConfigurationError
-from flowopt.schemes.drift import check_summed_scheme
+from flowopt.schemes.drift import DriftScheme, check_summed_scheme
 
 
-class Restarted:
+class Restarted(DriftScheme):
     """A step of another scheme, from rest where the loss would rise along the motion.
 
     Where ⟨∇L, θ'⟩ > 0 at the start of a step, the momenta, which are all that an energy of the flow
@@ -40,21 +40,13 @@ class Restarted:
         if isinstance(scheme, type) or not hasattr(scheme, "step"):
             raise ConfigurationError(f"a scheme is such as Euler(), got {scheme!r}")
         self.scheme, self.energy = scheme, energy
-        self.regular_start = scheme.regular_start
+        self.regular_start, self.error_order = scheme.regular_start, scheme.error_order
+        self.interpolant_order = scheme.interpolant_order
+        self.solves = getattr(scheme, "solves", False)
 
     def __repr__(self) -> str:
         """As it is written."""
         return f"Restarted({self.scheme!r}{f', {self.energy!r}' if self.energy else ''})"
-
-    @property
-    def error_order(self) -> int:
-        """That of the scheme."""
-        return self.scheme.error_order
-
-    @property
-    def interpolant_order(self) -> int:
-        """That of the scheme."""
-        return self.scheme.interpolant_order
 
     def check(self, flow: FlowLike) -> None:
         """Raises `CompatibilityError` for noise, and for flows without an energy of momenta."""
