@@ -9,8 +9,8 @@ from torch import Tensor
 from flowopt.core.evaluation import Evaluator
 from flowopt.core.interfaces import FlowLike, Noise, Proposal, Scheme
 from flowopt.core.state import State, lift
-from flowopt.errors import CompatibilityError, ConfigurationError
-from flowopt.schemes.drift import DriftScheme, check_summed_scheme
+from flowopt.errors import ConfigurationError
+from flowopt.schemes.balanced.changing import ChangingScheme
 
 # Iterations beyond which one trial of a shorter step is cheaper.
 MOST_ITERATIONS = 50
@@ -18,7 +18,7 @@ MOST_ITERATIONS = 50
 ROUNDING = 8.0
 
 
-class Projected(DriftScheme):
+class Projected(ChangingScheme):
     """A step z* of another scheme, moved along an energy's slope to the value it ought to have.
 
     z⁺ = z* + λd with E(z⁺) = T, for schemes of order 1 with T = E(z) + h·Ė(z), for others with
@@ -65,8 +65,7 @@ class Projected(DriftScheme):
         unit: float | None = None,
     ):
         """See the class."""
-        if isinstance(scheme, type) or not hasattr(scheme, "step"):
-            raise ConfigurationError(f"a scheme is such as Euler(), got {scheme!r}")
+        super().__init__(scheme, energy)
         whole = isinstance(iterations, int) and not isinstance(iterations, bool)
         if not (whole and 1 <= iterations <= MOST_ITERATIONS):
             raise ConfigurationError(
@@ -77,27 +76,12 @@ class Projected(DriftScheme):
                 raise ConfigurationError(f"{name} is a finite number of at least 0, got {value!r}")
         if unit is not None and not (isinstance(unit, int | float) and 0 < unit < math.inf):
             raise ConfigurationError(f"unit is positive and finite, got {unit!r}")
-        self.scheme, self.energy, self.iterations = scheme, energy, iterations
+        self.iterations = iterations
         self.rtol, self.atol, self.unit = rtol, atol, unit
-
-    def __repr__(self) -> str:
-        """As it is written."""
-        return f"Projected({self.scheme!r}{f', {self.energy!r}' if self.energy else ''})"
 
     def check(self, flow: FlowLike) -> None:
         """Raises `CompatibilityError` for noise, and for flows without an energy."""
-        self.scheme.check(flow)
-        check_summed_scheme(self, flow)
-        if flow.noisy:
-            raise CompatibilityError(
-                f"flow {flow.name!r} has noise, and its energies change by chance: {self!r} knows "
-                f"no value to move to; use {self.scheme!r}"
-            )
-        if not flow.energies:
-            raise CompatibilityError(
-                f"flow {flow.name!r} declares no energy, which {self!r} needs: give it one, as in "
-                "'energy loss: L'"
-            )
+        super().check(flow)
         # Looks the energy up, and derives its rate, which not every energy has.
         _ = flow.energy(self._name(flow)).conserved
 
@@ -144,9 +128,6 @@ class Projected(DriftScheme):
             searching = searching & ~(torch.abs(excess) <= tolerance)
         end = ahead.plus([(torch.where(searching, 0.0, share), way)])
         return Proposal(end, solved=~searching)
-
-    def _name(self, flow: FlowLike) -> str:
-        return self.energy or flow.energies[0]
 
 
 def _product(one: State, other: State) -> Tensor:

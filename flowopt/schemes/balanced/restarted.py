@@ -8,11 +8,11 @@ from torch import Tensor
 from flowopt.core.evaluation import Evaluator
 from flowopt.core.interfaces import FlowLike, Noise, Proposal, Scheme
 from flowopt.core.state import State, select
-from flowopt.errors import CompatibilityError, ConfigurationError
-from flowopt.schemes.drift import DriftScheme, check_summed_scheme
+from flowopt.errors import CompatibilityError
+from flowopt.schemes.balanced.changing import ChangingScheme
 
 
-class Restarted(DriftScheme):
+class Restarted(ChangingScheme):
     """A step of another scheme, from rest where the loss would rise along the motion.
 
     Where ⟨∇L, θ'⟩ > 0 at the start of a step, the momenta, which are all that an energy of the flow
@@ -37,27 +37,15 @@ class Restarted(DriftScheme):
 
     def __init__(self, scheme: Scheme, energy: str | None = None):
         """See the class."""
-        if isinstance(scheme, type) or not hasattr(scheme, "step"):
-            raise ConfigurationError(f"a scheme is such as Euler(), got {scheme!r}")
-        self.scheme, self.energy = scheme, energy
+        super().__init__(scheme, energy)
         self.regular_start, self.error_order = scheme.regular_start, scheme.error_order
         self.interpolant_order = scheme.interpolant_order
         self.solves = getattr(scheme, "solves", False)
 
-    def __repr__(self) -> str:
-        """As it is written."""
-        return f"Restarted({self.scheme!r}{f', {self.energy!r}' if self.energy else ''})"
-
     def check(self, flow: FlowLike) -> None:
         """Raises `CompatibilityError` for noise, and for flows without an energy of momenta."""
-        self.scheme.check(flow)
-        check_summed_scheme(self, flow)
-        if flow.noisy:
-            raise CompatibilityError(
-                f"flow {flow.name!r} has noise, whose momenta are at rest nowhere: use "
-                f"{self.scheme!r}"
-            )
-        if not flow.energies or not flow.energy(self._name(flow)).momenta:
+        super().check(flow)
+        if not flow.energy(self._name(flow)).momenta:
             raise CompatibilityError(
                 f"{self!r} needs a flow with an energy that is quadratic in a momentum, as "
                 f"heavy_ball(), unlike flow {flow.name!r}: use {self.scheme!r}"
@@ -100,6 +88,3 @@ class Restarted(DriftScheme):
         # θ as it was: the gradient there is known.
         begun = state.updated({name: momenta[name] for name in names})
         return self.scheme.step(flow, begun, step_size, evaluate, noise)
-
-    def _name(self, flow: FlowLike) -> str:
-        return self.energy or flow.energies[0]
