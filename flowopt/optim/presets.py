@@ -17,7 +17,6 @@ from flowopt.optim.contract import torch_state
 from flowopt.optim.contract.torch_state import Twin, from_torch, to_torch
 from flowopt.optim.controlled.trials import check_control
 from flowopt.optim.flow_optimizer import FlowOptimizer
-from flowopt.optim.stepping.cohorts import has_clocks
 
 OPTIONS = (
     "control",
@@ -116,7 +115,7 @@ class Preset(FlowOptimizer):
         return to_torch(self.twin, self.state_dict())
 
     def _translated(self, state_dict: dict[str, Any]) -> dict[str, Any]:
-        return from_torch(self.twin, state_dict, self.defaults, self._counts_apart)
+        return from_torch(self.twin, state_dict, self.defaults)
 
     def add_param_group(self, param_group: dict) -> None:
         """Adds a group, which is stepped by the method as all others are.
@@ -135,14 +134,9 @@ class Preset(FlowOptimizer):
     def _settings(self, place: int) -> tuple[str, ...]:
         return self.settings
 
-    def _counts_apart(self, group: dict[str, Any]) -> bool:
-        return self.control is None and has_clocks(self._method_of(group).rule.equations)
-
-    def _method_of(self, group: dict[str, Any]) -> Method:
-        return self.method(**{name: _number(group[name]) for name in self.settings})
-
     def _plan(self, place: int) -> tuple[EquationFlow, Scheme, Tensor]:
-        method = self._method_of(self.param_groups[place])
+        group = self.param_groups[place]
+        method = self.method(**{name: _number(group[name]) for name in self.settings})
         step_size, hyperparameters = method.rule.translate(method.settings)
         return method.rule.flow.with_hyperparameters(**hyperparameters), method.scheme, step_size
 

@@ -123,6 +123,22 @@ def test_numbers_of_older_state_dicts_are_those_of_all_parameters(way):
     assert torch.equal(trained(again, fresh, first=4), trained(module, optimizer, first=4))
 
 
+@pytest.mark.parametrize("package", [fo.optim, torch.optim])
+def test_under_a_control_clocks_that_are_loaded_are_those_of_the_group(package):
+    module, again = Sizes(), Sizes()
+    optimizer = built(package, "Adam", module.parameters())
+    trained(module, optimizer, last=6)
+    controlled = fo.optim.Adam(again.parameters(), control=fo.control.ExpectedSlope())
+    controlled.load_state_dict(optimizer.state_dict())
+    group = controlled.param_groups[0]
+    # The first parameter has taken five of six steps.
+    assert group["step"] == 5
+    assert group["u_m"] == pytest.approx(1 - 0.9**5)
+    assert group["u_v"] == pytest.approx(1 - 0.999**5)
+    trained(again, controlled, first=6)
+    assert group["step"] == 11
+
+
 @EACH_WAY
 def test_a_parameter_whose_state_is_cleared_begins_anew(way):
     ends = []

@@ -37,7 +37,8 @@ from flowopt.optim.stepping.cohorts import (
     apart,
     check_repeated,
     is_repeated,
-    take_over,
+    to_clocks,
+    to_group,
 )
 from flowopt.optim.updates import NativeSteps, Plan, Plans, Prepared
 
@@ -117,8 +118,8 @@ class GroupOptimizer(Optimizer):
             group.update({n: v for n, v in self.defaults.items() if n not in group})
             equation.strip(group, self.flow)
             places = [self.state[p] for p in group["params"] if p in self.state]
-            if self._has_clocks(place):
-                take_over(group, places, self._plan(place)[0].scalars)
+            keep = to_clocks if self._has_clocks(place) else to_group
+            keep(group, places, self._plan(place)[0].scalars)
         # torch takes over tensors that need no cast, and kernels step them in place.
         for kept in filter(lambda own: isinstance(own, dict), self.state.values()):
             kept.update({n: v.clone() for n, v in kept.items() if isinstance(v, Tensor)})

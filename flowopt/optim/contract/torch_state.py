@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from operator import itemgetter
 from typing import Any
 
 import torch
@@ -56,16 +55,13 @@ def is_of_torch(state_dict: StateDict) -> bool:
     return any("seed" not in group for group in state_dict["param_groups"])
 
 
-def from_torch(
-    twin: Twin, state_dict: StateDict, defaults: Group, has_clocks: Callable[[Group], bool]
-) -> StateDict:
+def from_torch(twin: Twin, state_dict: StateDict, defaults: Group) -> StateDict:
     """One of our state dicts from one of torch's.
 
     Args:
         twin: The torch optimizer that wrote it.
         state_dict: What it wrote.
         defaults: Values that our groups have where torch's have none.
-        has_clocks: Whether each parameter of one of our groups counts its own steps.
 
     Raises:
         CompatibilityError: It belongs to another rule.
@@ -85,14 +81,8 @@ def from_torch(
     }
     groups = [_our_group(twin, group, defaults) for group in state_dict["param_groups"]]
     for group in groups:
-        counts = {i: int(state[i].get("step", 0)) for i in group["params"] if i in state}
-        clocks = {index: _clock(twin, group, steps) for index, steps in counts.items()}
-        if has_clocks(group):
-            for index, clock in clocks.items():
-                found[index][CLOCK] = clock
-        if clocks:
-            latest = max(clocks.values(), key=itemgetter("step"))
-            group.update({name: latest[name] for name in ("step", "time")})
+        for index in filter(state.__contains__, group["params"]):
+            found[index][CLOCK] = _clock(twin, group, int(state[index].get("step", 0)))
     return {"state": found, "param_groups": groups}
 
 

@@ -139,16 +139,27 @@ def apart(places: Iterable[object]) -> None:
             place[CLOCK] = dict(place[CLOCK])
 
 
-def take_over(
-    group: dict[str, Any], places: Iterable[dict[str, Any]], scalars: Sequence[str]
+def to_clocks(
+    group: dict[str, Any], places: Sequence[dict[str, Any]], scalars: Sequence[str]
 ) -> None:
-    """Makes clocks of what older state dicts have in groups."""
+    """Makes clocks of numbers that were loaded for a group, and were those of all of it."""
     names = [name for name in ("step", "time", *scalars) if name in group]
     older = [place for place in places if place and CLOCK not in place]
     for place in older if "step" in group else ():
         place[CLOCK] = {name: group[name] for name in names}
     for name in scalars if older else ():
         group.pop(name, None)
+    if clocks := [place[CLOCK] for place in places if CLOCK in place]:
+        group["step"], group["time"] = max((clock["step"], clock["time"]) for clock in clocks)
+
+
+def to_group(
+    group: dict[str, Any], places: Sequence[dict[str, Any]], scalars: Sequence[str]
+) -> None:
+    """Makes numbers of a group of clocks that were loaded, those of most steps."""
+    if clocks := [place.pop(CLOCK) for place in places if CLOCK in place]:
+        latest = max(clocks, key=itemgetter("step"))
+        group.update({n: latest[n] for n in ("step", "time", *scalars) if n in latest})
 
 
 def is_repeated(parameters: Sequence[Tensor]) -> bool:
