@@ -17,6 +17,8 @@ from flowopt.kernels.step import Part, TracedStep
 
 # Starts at which a kernel is compared with eager torch before it is used.
 CHECKED_STARTS = 16
+# Bytes of a page, at least, and of memory that is rarely left from the call before.
+PAGE, LARGE = 4096, 1 << 20
 # A run frees about so many times its carry: what it starts from and what it computes.
 FREED = 4
 # glibc's limit for what it learns, but for its own few bytes.
@@ -58,6 +60,8 @@ class Batch:
         part = self.step.start
         assert part is not None
         self.results = {slot: self.arguments[slot] for slot in self.inputs.unknown}
+        for tensor in self.results.values():
+            touch(tensor)
         kernel = part.kernel(self.inputs.status, self.alike)
         self._launch(part, self.alike, 1)
         self.alike |= kernel.alike & self.inputs.scalars
@@ -175,6 +179,16 @@ def keep_pages(tensors: Sequence[Tensor]) -> None:
     """
     whole = FREED * sum(tensor.nbytes for tensor in tensors)
     np.empty(min(whole, MOST_KEPT), dtype=np.uint8)
+
+
+def touch(tensor: Tensor) -> None:
+    """Writes once to every page of much memory that is to be filled.
+
+    A kernel loads a lane before it stores it. A page that is read first is mapped twice: to the
+    system's page of zeros, then to one of its own.
+    """
+    if tensor.nbytes >= LARGE:
+        tensor.view(-1)[:: PAGE // tensor.element_size()] = 0
 
 
 def shared_places(inputs: Inputs) -> frozenset[int]:
