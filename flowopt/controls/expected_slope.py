@@ -1,6 +1,5 @@
 """Step sizes by slopes at the end of a step, as the next minibatch sees them."""
 
-import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
@@ -19,9 +18,11 @@ MEAN_SHARE, SQUARE_SHARE = 0.05, 0.01
 # Sureness of "the step is too long" that is borne: with large steps the sharpest directions keep
 # overshooting while the others still gain.
 TOLERATED = 0.5
-# From this step on a step changes h by as much less as the path is longer, so that a change can
+# Along a path of more steps each changes h by as much less as it is longer, so that a change can
 # show in the mean of the path before the next one.
-SETTLED = 100
+SETTLED = 50
+# Numbers that the path is remembered by, besides its mean.
+KEPT = 7
 
 
 class Rule(Protocol):
@@ -76,16 +77,18 @@ class OfPath:
     remembers_position: bool = True
 
     def start(self, state: State) -> Memory:
-        """Steps so far, means and mean squares of both cosines, and the mean of the path."""
+        """Steps of the path, the last h, weight of the squares, both cosines' moments, the mean."""
         none = torch.zeros_like(state.time)
-        return (none, none, none, none, none, *(leaf.clone() for leaf in state.position))
+        return (*[none] * KEPT, *(leaf.clone() for leaf in state.position))
 
     def excess(self, trial: Trial) -> tuple[Tensor, Memory]:
         """The larger of both, each in [−1, 1] and small where slopes are noise."""
-        steps, *moments = trial.memory[:5]
-        middle = trial.memory[5:]
-        steps = steps + 1.0
-        weight = -torch.expm1(steps * math.log1p(-SQUARE_SHARE))
+        steps, last, weight, *moments = trial.memory[:KEPT]
+        middle = trial.memory[KEPT:]
+        # In steps as long as this one: those of a beginning that was a thousand times shorter have
+        # led nowhere, and would hold the mean at the start and h where it is.
+        steps = steps * torch.where(last < trial.step_size, last / trial.step_size, 1.0) + 1.0
+        weight = weight + SQUARE_SHARE * (1.0 - weight)
         far, far_moments = _sureness(end_cosine(trial, middle), moments[:2], weight)
         began = trial.before.state.position
         near, near_moments = _sureness(end_cosine(trial, began), moments[2:], weight)
@@ -98,7 +101,8 @@ class OfPath:
             mean + lift(share, mean) * (leaf - mean)
             for mean, leaf in zip(middle, position, strict=True)
         )
-        return excess, (steps, *far_moments, *near_moments, *middle)
+        kept = (steps, trial.step_size, weight, *far_moments, *near_moments)
+        return excess, (*kept, *middle)
 
 
 def _sureness(
@@ -134,10 +138,11 @@ class ExpectedSlope(Control):
     from a; for a convex loss E s ≤ 0 implies L(θ_{n+1}) ≤ L(a). With r the cosine between both,
     after every step h ← h·exp(−gain·excess), where excess is
 
-    - "path": the larger of u|u| and w|w|, times min(1, 100/steps): u = mean(r)/√mean(r²) with a the
-      mean of all θ so far, w the same with a = θ_n, less ½; means over the last 20 and 100 steps.
-      Steps shrink where going back to the mean of the path would help, or where most of them end
-      beyond the minimum of their line;
+    - "path": the larger of u|u| and w|w|, times min(1, 50/n): u = mean(r)/√mean(r²) with a the
+      mean of the path so far, w the same with a = θ_n, less ½; means over the last 20 and 100
+      steps. Steps shrink where going back to the mean of the path would help, or where most of them
+      end beyond the minimum of their line. n, and with it the mean, counts the steps in units of
+      the last, n ← n·min(1, h_before/h) + 1: while h grows from far below, what was is forgotten;
     - "cos": r with a = θ_n;  "sign": its sign. Both ask what the next step alone gains, and so
       shrink too early where sharp directions are noisy.
 

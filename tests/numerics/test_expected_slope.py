@@ -119,6 +119,22 @@ def test_slopes_that_agree_lengthen_steps_from_a_small_share_of_the_first():
     )
 
 
+def test_where_the_loss_falls_for_ever_steps_grow_as_fast_late_as_soon():
+    # The path counts 1 + e^−0.1 + e^−0.2 + … = 10.5 steps of the present length, not 300.
+    problem = fo.problems.Landscape("slope", 1, lambda theta: theta.sum(-1), ())
+    ours = fo.integrate(
+        DESCENT,
+        fo.Euler(),
+        problem,
+        START[:1],
+        control=ExpectedSlope(first_step=1e-3),
+        steps=300,
+        record={"step_size": 1},
+    )
+    growth = ours.records["step_size"].log().diff()[200:]
+    torch.testing.assert_close(growth, torch.full_like(growth, 0.1), rtol=1e-3, atol=0)
+
+
 def test_a_network_is_trained_with_it_in_one_line():
     training = fo.train(
         small_network(),

@@ -5,17 +5,20 @@ import math
 import torch
 
 
-def excess(rule, slope, theta, began, memory):
+def excess(rule, slope, theta, began, h, memory):
     """What log h loses before the gain; the memory is changed."""
     near = cosine(slope, theta - began)
     if rule == "cos":
         return near
     if rule == "sign":
         return math.copysign(1.0, near) if near else 0.0
-    path = memory.setdefault("path", [began])
-    far = cosine(slope, theta - torch.stack(path).mean(0))
-    path.append(theta)
-    steps = len(path) - 1
+    middle = memory.get("middle", began)
+    far = cosine(slope, theta - middle)
+    memory["steps"] = steps = memory.get("steps", 0) + 1
+    last, length = memory.get("last", (h, 0.0))
+    length = length * min(1.0, last / h) + 1.0
+    memory["last"] = h, length
+    memory["middle"] = (length * middle + theta) / (length + 1.0)
     sure = {}
     for name, value in (("far", far), ("near", near)):
         mean, square = memory.get(name, (0.0, 0.0))
@@ -24,7 +27,7 @@ def excess(rule, slope, theta, began, memory):
         sure[name] = max(-1.0, min(1.0, mean / size))
     beyond = max(-1.0, sure["near"] - 0.5)
     larger = max(sure["far"] * abs(sure["far"]), beyond * abs(beyond))
-    return larger * min(1.0, 100 / steps)
+    return larger * min(1.0, 50 / length)
 
 
 def cosine(slope, way):
@@ -52,7 +55,7 @@ def controlled_descent(gradient, start, *, rule, gain, first, steps):
     for step in range(steps):
         after = theta - h * slope
         slope_after = gradient(after, step + 1)
-        h *= math.exp(-gain * excess(rule, slope_after, after, theta, memory))
+        h *= math.exp(-gain * excess(rule, slope_after, after, theta, h, memory))
         theta, slope = after, slope_after
         path.append(theta)
         lengths.append(h)
