@@ -67,3 +67,23 @@ class Control(ABC):
     @abstractmethod
     def judge(self, trial: Trial) -> Verdict:
         """Whether to accept, and the next step size, of which each control has its own."""
+
+
+class EstimateControl(Control):
+    """What controls by the estimate of a step's error have in common."""
+
+    rejects = True
+    sampling = "step"
+
+    @property
+    def advances(self) -> bool:
+        """Yes: what is rejected is tried again with a shorter step."""
+        return True
+
+    def check(self, flow: FlowLike, scheme: Scheme) -> None:
+        """Raises `CompatibilityError` without an error estimate, or for noisy flows."""
+        super().check(flow, scheme)
+        if not scheme.error_order:
+            raise CompatibilityError(
+                f"{scheme!r} estimates no error: use RungeKutta('dopri5') or RungeKutta('heun')"
+            )

@@ -3,16 +3,16 @@
 import torch
 from torch import Tensor
 
-from flowopt.controls.base import Control
+from flowopt.controls.base import EstimateControl
 from flowopt.controls.error import SAFETY, SMALLEST_FACTOR
-from flowopt.controls.settings import AT_LEAST_ONE, POSITIVE, check_estimate, number, numbers
-from flowopt.core.interfaces import FlowLike, Scheme, Trial, Verdict
+from flowopt.controls.settings import AT_LEAST_ONE, POSITIVE, number, numbers
+from flowopt.core.interfaces import Trial, Verdict
 
 # An error of zero would make the next step infinite.
 SMALLEST_SQUARE = torch.finfo(torch.float64).tiny
 
 
-class ElementaryControl(Control):
+class ElementaryControl(EstimateControl):
     """Accepts steps whose estimated error is within a tolerance, and remembers nothing.
 
     error = |e| / tolerance ≤ 1, the Euclidean norm over all variables of a trajectory, and
@@ -34,8 +34,6 @@ class ElementaryControl(Control):
         Turpault 2023, J. Sci. Comput., doi 10.1007/s10915-023-02215-4.
     """
 
-    rejects = True
-    sampling = "step"
     shown = ("tolerance",)
 
     def __init__(
@@ -58,16 +56,6 @@ class ElementaryControl(Control):
         growth = self.largest_growth
         written = None if growth is None else f"{growth.item():g}"
         return [*super()._written(), f"largest_growth={written}"]
-
-    @property
-    def advances(self) -> bool:
-        """Yes: what is rejected is tried again with a shorter step."""
-        return True
-
-    def check(self, flow: FlowLike, scheme: Scheme) -> None:
-        """Raises `CompatibilityError` without an error estimate, or for noisy flows."""
-        super().check(flow, scheme)
-        check_estimate(scheme)
 
     def judge(self, trial: Trial) -> Verdict:
         """Accepts errors up to 1; the next step follows this error alone."""

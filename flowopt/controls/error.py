@@ -3,15 +3,14 @@
 import torch
 from torch import Tensor
 
-from flowopt.controls.base import Control, Memory
+from flowopt.controls.base import EstimateControl, Memory
 from flowopt.controls.settings import (
     POSITIVE,
-    check_estimate,
     first_steps,
     number,
     numbers,
 )
-from flowopt.core.interfaces import FlowLike, Point, Scheme, Trial, Verdict
+from flowopt.core.interfaces import FlowLike, Point, Trial, Verdict
 from flowopt.core.state import State, lift
 
 SAFETY = 0.9
@@ -22,7 +21,7 @@ PROPORTIONAL, INTEGRAL = 0.7, 0.4
 SMALLEST_ERROR = 1e-10
 
 
-class ErrorControl(Control):
+class ErrorControl(EstimateControl):
     """Accepts steps whose estimated error is within tolerance, each trajectory by itself.
 
     error = RMS over all variables of e / (atol + rtol·max(|z|, |z after|)) ≤ 1, and
@@ -43,8 +42,6 @@ class ErrorControl(Control):
         Ordinary Differential Equations I, section II.4.
     """
 
-    rejects = True
-    sampling = "step"
     shown = ("rtol", "atol")
 
     def __init__(
@@ -56,16 +53,6 @@ class ErrorControl(Control):
         self.estimates_first = first_step is None
         if first_step is not None:
             self.first_step = numbers("first_step", first_step, POSITIVE)
-
-    @property
-    def advances(self) -> bool:
-        """Yes: what is rejected is tried again with a shorter step."""
-        return True
-
-    def check(self, flow: FlowLike, scheme: Scheme) -> None:
-        """Raises `CompatibilityError` without an error estimate, or for noisy flows."""
-        super().check(flow, scheme)
-        check_estimate(scheme)
 
     def start(self, point: Point, flow: FlowLike) -> tuple[Tensor, Memory]:
         """First step size; remembers the log of the last error and whether a step was rejected."""

@@ -1,4 +1,4 @@
-"""Settings of controls: the numbers that they may be, and what is asked of schemes."""
+"""Settings of controls: the numbers that they may be."""
 
 import math
 from collections.abc import Callable
@@ -7,9 +7,9 @@ from typing import NamedTuple
 from torch import Tensor
 
 from flowopt.arguments import real_tensor
-from flowopt.core.interfaces import Point, Scheme
+from flowopt.core.interfaces import Point
 from flowopt.core.state import per_trajectory
-from flowopt.errors import CompatibilityError, ConfigurationError
+from flowopt.errors import ConfigurationError
 
 
 class Range(NamedTuple):
@@ -73,11 +73,3 @@ def first_steps(first_step: Tensor, point: Point) -> Tensor:
     state = point.state
     first = first_step.to(state.time.device)
     return per_trajectory("first_step", first, state.batch).clone()
-
-
-def check_estimate(scheme: Scheme) -> None:
-    """Raises `CompatibilityError` for schemes without an estimate of their error."""
-    if not scheme.error_order:
-        raise CompatibilityError(
-            f"{scheme!r} estimates no error: use RungeKutta('dopri5') or RungeKutta('heun')"
-        )
