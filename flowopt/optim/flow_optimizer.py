@@ -151,6 +151,7 @@ class FlowOptimizer(GroupOptimizer):
                 closure nor loss, or both came; or the loss changes under an identical call.
             NotFiniteError: A gradient is not finite, and `error_if_nonfinite` was asked for.
         """
+        self._follow_groups()
         if closure is None and loss is None and is_checkpoints(self.param_groups, self.state):
             with torch.no_grad(), torch.device("cpu"):
                 return self._prepare()

@@ -337,3 +337,25 @@ def test_the_default_device_is_that_of_closures_and_changes_no_step(word, compil
         assert seen == {device}
         ends.append(flat_parameters(module))
     assert_identical(*ends)
+
+
+@pytest.mark.parametrize("options", [{}, {"compile": True}], ids=str)
+def test_groups_that_are_added_or_taken_away_by_hand_are_followed(options):
+    parameters = [torch.nn.Parameter(torch.ones(2)) for _ in range(3)]
+    groups = [{"params": [parameter], "lr": 0.1} for parameter in parameters]
+    optimizer = fo.optim.Langevin(groups[:2], temperature=0.0, **options)
+    optimizer.param_groups.append({**optimizer.param_groups[0], "params": [parameters[2]]})
+    del optimizer.param_groups[0]
+    optimizer.param_groups.append({**optimizer.param_groups[0], "params": [parameters[0]]})
+    for parameter in parameters:
+        parameter.grad = torch.ones(2)
+    optimizer.step()
+    assert parameters[0].tolist() == parameters[1].tolist() == parameters[2].tolist() != [1.0, 1.0]
+
+
+def test_groups_with_own_equations_are_not_taken_away_by_hand():
+    groups = [{"params": [torch.nn.Parameter(torch.ones(2))]} for _ in range(2)]
+    optimizer = fo.optim.AdLaLa(groups, driving_noise=0.0)
+    del optimizer.param_groups[0]
+    with pytest.raises(fo.CompatibilityError, match="has 1 groups, .* equations of 2"):
+        optimizer.step()

@@ -171,6 +171,18 @@ class GroupOptimizer(Optimizer):
         if place and self.control is not None:
             trials.check_one_group(self.control, scheme.closure_free(flow))
 
+    def _follow_groups(self) -> None:
+        """Takes over groups that were added to `param_groups`, or taken from it, by hand."""
+        if len(self._equations) == len(self.param_groups):
+            return
+        if any(known.own for known in self._equations):
+            raise CompatibilityError(
+                f"param_groups has {len(self.param_groups)} groups, the optimizer has equations of "
+                f"{len(self._equations)}, some of them a group's own: use add_param_group, or a "
+                "new optimizer for fewer groups"
+            )
+        self._equations = [Equation(self.flow, self.scheme, {}, False) for _ in self.param_groups]
+
     def _whole(self, place: int) -> tuple[FlowLike, Scheme]:
         """Flow and scheme of all groups where some have their own, else of the group."""
         if any(known.own for known in self._equations):
