@@ -83,6 +83,8 @@ def _traps(arrays: xr.Dataset, config: Config) -> tuple[str, str]:
 
 def _earlier(arrays: xr.Dataset, config: Config) -> tuple[str, str]:
     found = earlier.pairs(arrays, config)
+    if not found:
+        return "", MISSING
     shares = [pair for pair in found if pair.within is not None]
     far = [pair for pair in shares if not pair.within]
     right, total = earlier.ordered(found)
@@ -130,7 +132,7 @@ def _controlled_adam(arrays: xr.Dataset, config: Config) -> tuple[str, str]:
 def _growth(arrays: xr.Dataset, config: Config) -> tuple[str, str]:
     where, names = "poly_three", ("lc_gd_moderate@0.1", "lc_gd@0.1")
     if where not in config.problems or not set(names) <= set(config.methods):
-        return f"not in this run ({where}, {', '.join(names)})", MISSING
+        return "", MISSING
     words, numbers = [], []
     for name in names:
         one = arrays.sel(map_problem=where, map_method=name)
@@ -220,15 +222,16 @@ def report(sections: Mapping[str, str], arrays: xr.Dataset, config: Config) -> s
 
 
 def _targets(arrays: xr.Dataset, config: Config) -> str:
-    rows = []
-    for target in TARGETS:
-        if target.part in config.parts:
-            found, met = target.found(arrays, config)
-        else:
-            found, met = f"not in this run: {target.part}", MISSING
-        rows.append((target.number, target.asked, found, met))
+    made = [target for target in TARGETS if target.part in config.parts]
+    found = [(target, *target.found(arrays, config)) for target in made]
+    rows = [
+        (target.number, target.asked, text, met) for target, text, met in found if met != MISSING
+    ]
     header = ("", "asked for", "found", "met")
-    return "## What was asked for\n\n" + markdown_table(header, rows)
+    missing = [target.number for target in TARGETS if target.number not in {row[0] for row in rows}]
+    table = markdown_table(header, rows) if rows else ""
+    note = f"Not in this run: {', '.join(dict.fromkeys(missing))}." if missing else ""
+    return "\n\n".join(filter(None, ("## What was asked for", table, note)))
 
 
 def _stands(name: str, text: str) -> bool:
