@@ -40,6 +40,7 @@ class GradientOnly(Control):
         first_step: h of the first trial, a float or a (*batch,) tensor.
         longest_move: |Δθ| beyond which a step is not lengthened.
         smallest_step: h below which it is not shortened.
+        largest_step: h beyond which it is not lengthened: implicit steps move no further then.
 
     Raises:
         ConfigurationError: A number is out of its range.
@@ -59,12 +60,14 @@ class GradientOnly(Control):
         first_step: float | Tensor = 0.1,
         longest_move: float = 1.0,
         smallest_step: float = 1e-8,
+        largest_step: float = 1e7,
     ):
         """See the class."""
         self.factor = number("factor", factor, STRETCH)
         self.curvature = number("curvature", curvature, SHARE)
         self.longest_move = number("longest_move", longest_move, BOUND)
         self.smallest_step = number("smallest_step", smallest_step, POSITIVE)
+        self.largest_step = number("largest_step", largest_step, POSITIVE)
         self.first_step = numbers("first_step", first_step, POSITIVE)
 
     def uses_gradient(self, flow: FlowLike) -> bool:
@@ -87,7 +90,7 @@ class GradientOnly(Control):
         falls = at_end < 0.0
         flat = ~falls & (at_end <= self.curvature * torch.abs(at_start))
         length = torch.sqrt(trial.after.state.squared_norm(move))
-        far = self.factor * length > self.longest_move
+        far = (self.factor * length > self.longest_move) | (self.factor * step > self.largest_step)
         short = step < self.factor * self.smallest_step
         lengthened = (doing == LENGTHENS) & ~falls
         shortened = (doing == SHORTENS) & (falls | short)

@@ -126,3 +126,20 @@ def test_it_trains_on_a_fresh_minibatch_at_every_trial():
 def test_wrong_use_is_refused(make, error, message):
     with pytest.raises(error, match=message):
         make()
+
+
+def test_a_search_ends_where_the_loss_falls_however_long_the_step_is():
+    class Falling:
+        dim = 1
+
+        def loss(self, theta):
+            return torch.exp(-theta[..., 0])
+
+    # An implicit step to the right is Newton's at most, of length 1.
+    control = GradientOnly(first_step=0.1, longest_move=100.0, largest_step=1e3)
+    start = torch.zeros(1, dtype=torch.float64)
+    run = fo.integrate(
+        DESCENT, fo.LinearlyImplicitEuler(), Falling(), start, control=control, steps=3
+    )
+    assert run.status == fo.Status.STEPS_TAKEN
+    assert run.position.item() == pytest.approx(3.0, abs=0.1)
