@@ -247,7 +247,11 @@ def test_labels_of_ends_elsewhere_stay_negative():
     assert maps.ends(method("gd@0.1"), flat, far).label.values.tolist() == [ELSEWHERE]
 
 
-@pytest.mark.parametrize("record", [r for r in RECORDS if r.loss is not None], ids=str)
+@pytest.mark.parametrize(
+    "record",
+    [r for r in RECORDS if r.loss is not None],
+    ids=lambda record: f"{record.problem} {record.method}",
+)
 def test_a_cross_entropy_as_the_author_has_it_differs_only_where_an_output_rounds(record):
     landscape = maps.problem(record.problem)
     start = maps.uniform(-2.0, 2.0, 100, 0)
