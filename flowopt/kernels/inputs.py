@@ -91,7 +91,7 @@ def inputs_of(
             *state.scalars.values(),
         )
     }
-    if isinstance(stepper.noise, PhiloxNoise):
+    if _draws(stepper):
         index = next(i for i, t in enumerate(tensors) if t is stepper.noise.trajectory)
         lanes[index] = True
     if memory:
@@ -151,6 +151,11 @@ def _parts(thing: object) -> dict[str, Tensor]:
     return {name: value for name, value in held.items() if isinstance(value, Tensor)}
 
 
+def _draws(stepper: Any) -> bool:
+    """Whether steps take random numbers of ours."""
+    return stepper.flow.noisy and isinstance(stepper.noise, PhiloxNoise)
+
+
 def _surroundings(stepper: Any, batch: torch.Size) -> dict[str, Any]:
     """What a step reads besides the carry: settings that may change without a new program."""
     hyperparameters = getattr(stepper.flow, "hyperparameters", {})
@@ -165,7 +170,7 @@ def _surroundings(stepper: Any, batch: torch.Size) -> dict[str, Any]:
     }
     if stepper.stop is not None:
         found["stop"] = _parts(stepper.stop.condition)
-    if isinstance(stepper.noise, PhiloxNoise):
+    if _draws(stepper):
         found["noise"] = [stepper.noise.seed, stepper.noise.trajectory]
     return found
 
