@@ -183,7 +183,9 @@ class FlowOptimizer(GroupOptimizer):
             before = group["params"]
             if (found := moving_of(before, first, self._plain)) is not None:
                 prepared = self._prepared(place)
-                keeps = prepared.names or prepared.clocks or self.control
+                # A control that rejects keeps all of its own in the group.
+                judged = self.control is not None and not self.control.rejects
+                keeps = prepared.names or prepared.clocks or judged
                 places = self._places(found[0], bool(keeps) or not prepared.closure_free)
                 yield place, prepared, Moving(group, group, places, *found)
 

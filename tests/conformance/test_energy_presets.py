@@ -135,3 +135,21 @@ def test_a_closure_may_return_a_loss_of_one_element(build):
 def test_wrong_settings_are_refused(build, error, message):
     with pytest.raises(error, match=message):
         build(small_network().parameters())
+
+
+@pytest.mark.parametrize("shape", [(), (1,), (1, 1)])
+@pytest.mark.parametrize("name", ["EnergyGD", "EnergyMomentum", "EnergyAdam"])
+def test_a_rate_may_be_a_tensor_of_one_number(name, shape):
+    ends = []
+    for lr in (0.1, torch.full(shape, 0.1, dtype=torch.float64)):
+        module = small_network()
+        train(getattr(fo.optim, name)(module.parameters(), lr=lr), module, 3)
+        ends.append(flat_parameters(module))
+    assert torch.equal(*ends)
+
+
+def test_a_method_that_carries_nothing_leaves_no_state():
+    module = small_network()
+    optimizer = fo.optim.EnergyGD(module.parameters())
+    train(optimizer, module, 2)
+    assert not optimizer.state

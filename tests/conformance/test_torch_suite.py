@@ -26,6 +26,7 @@ class TestOptimRenewed(TestCase):
         raise NotImplementedError
 
 instantiate_device_type_tests(TestOptimRenewed, globals())
+instantiate_device_type_tests(TestSWAUtils, globals())
 """
 
 

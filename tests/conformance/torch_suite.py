@@ -13,7 +13,7 @@ import re
 import sys
 import unittest
 from collections import Counter, defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import ModuleType
 
@@ -37,6 +37,8 @@ BESIDE = {
 }
 # torch refuses these, and here they work.
 NOT_REFUSED = "as a Tensor is not supported for capturable=False and foreach=True"
+# torch warns of these, and what has noise or a control refuses them.
+REFUSED = "a parameter group with duplicate parameters"
 ONE_GROUP = "its energy is one of all parameters: one group"
 
 Entry = database.OptimizerInfo
@@ -50,12 +52,18 @@ def entry_of_torch(name: str, compile: bool) -> Entry:
     entry.supported_impls = ("foreach",) if compile else ("foreach", "differentiable")
     entry.supports_fused_on, entry.supports_sparse = (), False
 
-    def refused(device, dtype):
-        errors = theirs.optim_error_inputs_func(device=device, dtype=dtype)
-        return [error for error in errors if NOT_REFUSED not in error.error_regex]
-
-    entry.optim_error_inputs_func = refused
+    entry.optim_error_inputs_func = without(theirs.optim_error_inputs_func, NOT_REFUSED)
     return entry
+
+
+def without(errors: Callable, text: str) -> Callable:
+    """Wrong arguments of torch's tests, but for those whose error is another one here."""
+
+    def chosen(device, dtype):
+        found = errors(device=device, dtype=dtype)
+        return [error for error in found if text not in error.error_regex]
+
+    return chosen
 
 
 def compiled(preset: type) -> type:
@@ -81,7 +89,7 @@ def own_entry(
     return Entry(
         getattr(fo.optim, name),
         optim_inputs_func=inputs,
-        optim_error_inputs_func=database.get_error_inputs_for_all_optims,
+        optim_error_inputs_func=without(database.get_error_inputs_for_all_optims, REFUSED),
         not_og_supported_flags=("maximize",),
         supported_impls=("foreach",),
         skips=[DecorateInfo(unittest.skip(why), TESTS, test) for test, why in skips.items()],
@@ -124,6 +132,26 @@ def entries(compile: bool) -> list[Entry]:
     ]
 
 
+class Tracker(database.TensorTracker):
+    """torch's, that also follows what is no tensor: the clock of a parameter."""
+
+    def add(self, tensor: object) -> None:
+        """Keeps a copy."""
+        if isinstance(tensor, dict):
+            self.tensors.append(dict(tensor))
+        else:
+            super().add(tensor)
+
+    def pop_check_set(self, tensor_to_set, testcase, override_assert_eq_kwargs=None) -> None:
+        """Compares with the oldest copy, and takes it over."""
+        if not isinstance(tensor_to_set, dict):
+            super().pop_check_set(tensor_to_set, testcase, override_assert_eq_kwargs)
+            return
+        kept = self.tensors.pop(0)
+        testcase.assertEqual(tensor_to_set, kept)
+        tensor_to_set.update(kept)
+
+
 def loaded(path: Path, own: list[Entry]) -> ModuleType:
     """The file as a module, made from a database of our own entries."""
     theirs = list(database.optim_db)
@@ -131,7 +159,7 @@ def loaded(path: Path, own: list[Entry]) -> ModuleType:
         folder, _, _ = name.partition(".")
         for module in (folder, name):
             sys.modules.setdefault(module, ModuleType(module))
-        setattr(sys.modules[name], test, type(test, (), {}))
+        setattr(sys.modules[name], test, type(test, (unittest.TestCase,), {}))
     spec = importlib.util.spec_from_file_location("torch_test_optim", path)
     assert spec is not None and spec.loader is not None
     module = importlib.util.module_from_spec(spec)
@@ -139,6 +167,7 @@ def loaded(path: Path, own: list[Entry]) -> ModuleType:
     database.optim_db[:] = own
     try:
         spec.loader.exec_module(module)
+        vars(module)["TensorTracker"] = Tracker
     finally:
         database.optim_db[:] = theirs
     return module

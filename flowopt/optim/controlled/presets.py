@@ -3,6 +3,8 @@
 import math
 from collections.abc import Iterable, Sequence
 
+from torch import Tensor
+
 from flowopt import flows
 from flowopt.classic.checks import check_betas
 from flowopt.controls import LyapunovControl
@@ -140,7 +142,8 @@ class EnergyAdam(FlowOptimizer):
 def _control(dissipation: float, growth: float, lr: float) -> LyapunovControl:
     """The control of a preset, whose first trial is lr long."""
     check_numbers({"lr": lr})
-    return LyapunovControl(dissipation=dissipation, growth=growth, first_step=lr)
+    first = lr.reshape(()) if isinstance(lr, Tensor) else lr
+    return LyapunovControl(dissipation=dissipation, growth=growth, first_step=first)
 
 
 def _rate(name: str, share: float, lr: float) -> float:
