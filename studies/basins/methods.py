@@ -282,10 +282,8 @@ def method(specification: str) -> Method:
 
 def _of_the_registry(text: str) -> Method:
     optimizer, plus, control = text.partition("+")
-    try:
-        found = candidate(optimizer)
-    except ConfigurationError as error:
-        raise ConfigurationError(f"{error}; basins knows {', '.join(METHODS)} too") from error
+    # Names of this study have a control of their own: they are no suggestion before a '+'.
+    found = candidate(optimizer, others=() if plus else METHODS)
     if not plus:
         chosen = fo.Constant(found.step_size)
     elif control in CONTROLS:

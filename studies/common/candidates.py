@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import cast
@@ -59,7 +60,7 @@ def scheme_name(scheme: object) -> str:
     return names[0] if names else repr(scheme)
 
 
-def candidate(specification: str) -> Candidate:
+def candidate(specification: str, *, others: Iterable[str] = ()) -> Candidate:
     """What a specification stands for.
 
     Args:
@@ -68,6 +69,7 @@ def candidate(specification: str) -> Candidate:
             a name of the registry, it is a flow. A NAME that ends in .txt or contains a slash is
             a file in the text form of flows. STEP is the learning rate of a method and the step
             size h of a flow.
+        others: Names without a scheme that the caller reads itself, for the message alone.
 
     Returns:
         The candidate, flow and scheme checked against each other.
@@ -89,7 +91,7 @@ def candidate(specification: str) -> Candidate:
     elif name in FLOWS:
         found = _from_flow(name, scheme, step_size)
     else:
-        known = FLOWS if scheme is not None else {**METHODS, **FLOWS}
+        known = FLOWS if scheme is not None else {*METHODS, *FLOWS, *others}
         kind = "flow" if scheme is not None else "method or flow"
         raise ConfigurationError(unknown_name(kind, name, known))
     found.scheme.check(found.flow)
