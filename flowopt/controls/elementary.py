@@ -20,7 +20,9 @@ class ElementaryControl(EstimateControl):
     the order of the embedded solution plus one: with `flowopt.EulerRichardson`, 0.9·h/√error.
 
     Args:
-        tolerance: Of the error of one step, unit of the variables.
+        tolerance: Of the error of one step, unit of the variables. Below the spacing of numbers at
+            their norm |z|, 2e-16·|z| in float64 and 1e-7·|z| in float32, it counts as that: rounding
+            is no error that a shorter step mends.
         first_step: h of the first trial, a float or a (*batch,) tensor.
         largest_growth: Most by which a step is longer than the one before; None for the author's
             results, made without a guard: an error of zero, or one that is not finite, leaves no
@@ -61,7 +63,11 @@ class ElementaryControl(EstimateControl):
         """Accepts errors up to 1; the next step follows this error alone."""
         error = trial.error
         assert error is not None
-        square = error.square() / (self.tolerance * self.tolerance)
+        before = trial.before.state
+        spacing = torch.finfo(before.position[0].dtype).eps
+        # Not |z| after the step: one that leaps away would raise its own tolerance.
+        rounding = spacing * spacing * before.square()
+        square = error.square() / torch.maximum(self.tolerance * self.tolerance, rounding)
         accept = trial.finite & (square <= 1.0)
         power = -0.5 / (trial.error_order + 1)
         if self.largest_growth is None:

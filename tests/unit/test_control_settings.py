@@ -86,7 +86,14 @@ def test_a_control_prints_as_it_is_written(control):
     assert repr(eval(repr(control), vars(controls))) == repr(control)
 
 
-def test_tolerances_below_rounding_cost_what_rounding_costs():
+TOLERANT = {
+    "error": lambda tolerance: fo.ErrorControl(rtol=tolerance, atol=1e-7),
+    "elementary": lambda tolerance: fo.ElementaryControl(tolerance=tolerance),
+}
+
+
+@pytest.mark.parametrize("name", TOLERANT)
+def test_tolerances_below_rounding_cost_what_rounding_costs(name):
     flow, start = fo.flows.heavy_ball(friction=0.0), START.to(torch.float32)
     runs = [
         fo.integrate(
@@ -94,11 +101,11 @@ def test_tolerances_below_rounding_cost_what_rounding_costs():
             DOPRI5,
             QUADRATIC,
             start,
-            control=fo.ErrorControl(rtol=rtol, atol=1e-7),
+            control=TOLERANT[name](tolerance),
             duration=1.0,
             steps=500,
         )
-        for rtol in (torch.finfo(torch.float32).eps, 1e-12)
+        for tolerance in (torch.finfo(torch.float32).eps, 1e-12)
     ]
     assert all(fo.Status(int(run.status)) == fo.Status.TIME_REACHED for run in runs)
     assert torch.equal(runs[0].position, runs[1].position)
