@@ -179,7 +179,7 @@ def _opened(
 def _device(name: torch.device | str) -> torch.device:
     try:
         return torch.empty(0, device=name).device
-    except (RuntimeError, AssertionError) as error:
+    except (RuntimeError, AssertionError, TypeError) as error:
         raise ConfigurationError(f"device {name!r} can not be used here: {error}") from error
 
 
@@ -195,7 +195,8 @@ def _moved(start: object, device: torch.device | str) -> object:
     if isinstance(start, Tensor):
         return start.to(device)
     if isinstance(start, Mapping):
-        return {name: value.to(device) for name, value in start.items()}
+        # What is no tensor is refused by the network, which knows what it expects.
+        return {n: v.to(device) if isinstance(v, Tensor) else v for n, v in start.items()}
     return start
 
 

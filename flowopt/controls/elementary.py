@@ -21,8 +21,8 @@ class ElementaryControl(EstimateControl):
 
     Args:
         tolerance: Of the error of one step, unit of the variables. Below the spacing of numbers at
-            their norm |z|, 2e-16·|z| in float64 and 1e-7·|z| in float32, it counts as that: rounding
-            is no error that a shorter step mends.
+            their norm |z|, 2e-16·|z| in float64 and 1e-7·|z| in float32, it counts as that:
+            rounding is no error that a shorter step mends.
         first_step: h of the first trial, a float or a (*batch,) tensor.
         largest_growth: Most by which a step is longer than the one before; None for the author's
             results, made without a guard: an error of zero, or one that is not finite, leaves no

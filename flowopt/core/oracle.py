@@ -142,7 +142,7 @@ class LossOracle:
         theta = self.join(position)
         batch = theta.shape[:-1]
         residuals = self._residuals(theta.reshape(-1, self.dim) if len(batch) > 1 else theta)
-        return Composition(residuals.reshape(*batch, -1))
+        return Composition(residuals.reshape(*batch, residuals.shape[-1]))
 
     def evaluate(self, position: Leaves, sample: Sample) -> Evaluation:
         """Loss and gradient by reverse differentiation."""

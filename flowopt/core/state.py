@@ -79,10 +79,16 @@ def all_finite(leaves: Leaves, batch_dimensions: int, shards: Shards | None = No
     return total - total == 0.0
 
 
+def as_row(leaf: Tensor, batch_dimensions: int) -> Tensor:
+    """The elements of a leaf in a row, (*batch, elements): a view where it is contiguous."""
+    # Not −1, which an empty batch leaves open.
+    batch, elements = leaf.shape[:batch_dimensions], leaf.shape[batch_dimensions:].numel()
+    return leaf.reshape(*batch, elements)
+
+
 def as_rows(leaves: Leaves, batch_dimensions: int) -> Tensor:
     """The elements of all leaves in a row, (*batch, elements)."""
-    batch = leaves[0].shape[:batch_dimensions]
-    return torch.cat([leaf.reshape(*batch, -1) for leaf in leaves], -1)
+    return torch.cat([as_row(leaf, batch_dimensions) for leaf in leaves], -1)
 
 
 def from_rows(row: Tensor, like: Leaves, batch_dimensions: int) -> Leaves:

@@ -1,6 +1,6 @@
 """Second derivatives of a problem's loss."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from torch import Tensor
 
@@ -11,13 +11,16 @@ from flowopt.core.oracle import as_oracle
 from flowopt.core.state import Leaves
 from flowopt.errors import DataError
 
+Position = Leaves | Tensor | Mapping[str, Tensor]
 
-def gauss_newton(problem: object, position: Leaves | Tensor) -> Tensor:
+
+def gauss_newton(problem: object, position: Position) -> Tensor:
     """The Gauss–Newton matrix Q = Jᵀ∇²ℓJ of a loss ℓ(f(θ)), JᵀJ for residuals.
 
     Args:
         problem: Anything with `dim` and `residuals(theta)`, or a `flowopt.problems.network`.
-        position: A start (*batch, dim), or leaves of θ, as in `state.position`.
+        position: A start (*batch, dim), parameters by name for a network, or leaves of θ, as in
+            `state.position`.
 
     Returns:
         (*batch, dim, dim), elements in the order of the leaves.
@@ -30,14 +33,15 @@ def gauss_newton(problem: object, position: Leaves | Tensor) -> Tensor:
     return GaussNewton(oracle, leaves, None).matrix()
 
 
-def curvature(problem: object, position: Leaves | Tensor) -> Leaves:
+def curvature(problem: object, position: Position) -> Leaves:
     """Second derivatives ∂²L/∂θᵢ², which sum to the Laplacian of the loss.
 
     Exact, by one Hessian product per parameter: for problems with few of them.
 
     Args:
         problem: Anything with `dim` and `loss(theta)`, or a `flowopt.problems.network`.
-        position: A start (*batch, dim), or leaves of θ, as in `state.position`.
+        position: A start (*batch, dim), parameters by name for a network, or leaves of θ, as in
+            `state.position`.
 
     Returns:
         Leaves like those of θ.
@@ -49,13 +53,24 @@ def curvature(problem: object, position: Leaves | Tensor) -> Leaves:
     return Hessian(oracle, leaves, None).diagonal()
 
 
-def _opened(problem: object, position: Leaves | Tensor) -> tuple[Oracle, Leaves]:
+def _opened(problem: object, position: Position) -> tuple[Oracle, Leaves]:
     """The oracle of a problem, and the leaves of a position."""
-    some = [position] if isinstance(position, Tensor) else position
-    if not isinstance(some, Sequence) or not all(isinstance(leaf, Tensor) for leaf in some):
+    if isinstance(position, Tensor):
+        leaves = (position,)
+    elif isinstance(position, Mapping):
+        leaves = tuple(position.values())
+    else:
+        leaves = tuple(position) if isinstance(position, Sequence) else ()
+    if not leaves or not all(isinstance(leaf, Tensor) for leaf in leaves):
         raise DataError(
-            f"a position is a tensor (*batch, dim), or leaves as in state.position, got "
-            f"{position!r}"
+            "a position is a tensor (*batch, dim), parameters by name for a network, or leaves as "
+            f"in state.position, got {type(position).__name__}"
         )
-    oracle = as_oracle(problem, some[0].dtype, some[0].device)
-    return oracle, oracle.leaves(position) if isinstance(position, Tensor) else position
+    oracle = as_oracle(problem, leaves[0].dtype, leaves[0].device)
+    if isinstance(position, Tensor | Mapping):
+        return oracle, oracle.leaves(position)
+    found, due = [tuple(leaf.shape) for leaf in leaves], list(oracle.shapes)
+    batch = found[0][: len(found[0]) - len(due[0])]
+    if found != [(*batch, *shape) for shape in due]:
+        raise DataError(f"the leaves have shapes {found}, expected (*batch, …) with {due}")
+    return oracle, leaves

@@ -12,7 +12,7 @@ from flowopt.core.curvature.hessian import Hessian
 from flowopt.core.curvature.linear import conjugate_gradients, identity, solve, solve_positive
 from flowopt.core.evaluation import Evaluation, Evaluator
 from flowopt.core.interfaces import FlowLike, Noise, Proposal
-from flowopt.core.state import Leaves, State, from_rows, lift
+from flowopt.core.state import Leaves, State, as_row, from_rows, lift
 from flowopt.errors import CompatibilityError, ConfigurationError
 from flowopt.schemes.drift import DriftScheme
 
@@ -221,8 +221,8 @@ def _times(factor: Tensor, leaves: Leaves) -> Leaves:
 
 def _row(state: State) -> Tensor:
     """All numbers of each trajectory, (*batch, numbers)."""
-    batch = state.batch
-    parts = [leaf.reshape(*batch, -1) for leaves in state.variables.values() for leaf in leaves]
+    batch = len(state.batch)
+    parts = [as_row(leaf, batch) for leaves in state.variables.values() for leaf in leaves]
     parts += [value.to(parts[0].dtype)[..., None] for value in state.scalars.values()]
     return torch.cat(parts, -1)
 

@@ -113,13 +113,31 @@ def test_the_curvature_of_a_network_is_the_diagonal_of_its_hessian():
     shapes = [leaf.shape for leaf in leaves]
 
     def loss(flat):
-        pieces = flat.split([shape.numel() for shape in shapes])
-        pairs = zip(pieces, shapes, strict=True)
-        return network.losses(tuple(piece.reshape(shape) for piece, shape in pairs), None)
+        return network.losses(leaves_of(flat, shapes), None)
 
     flat = torch.cat([leaf.flatten() for leaf in leaves])
     exact = torch.autograd.functional.hessian(loss, flat).diagonal()
     assert_close(found, exact, rtol=1e-12, atol=1e-15)
+    # By name, and where a parameter's elements lie in another order.
+    start = network.start()
+    start["0.weight"] = start["0.weight"].mT.contiguous().mT
+    assert not start["0.weight"].is_contiguous()
+    by_name = torch.cat([leaf.flatten() for leaf in fo.problems.curvature(network, start)])
+    assert_close(by_name, found, rtol=1e-14, atol=0)
+    apart = tuple(start[name] for name in network.names)
+    assert_close(fo.problems.curvature(network, apart)[0], leaves_of(found, shapes)[0])
+
+
+def leaves_of(flat, shapes):
+    pieces = flat.split([shape.numel() for shape in shapes])
+    return tuple(piece.reshape(shape) for piece, shape in zip(pieces, shapes, strict=True))
+
+
+def test_no_positions_have_no_curvature():
+    none = torch.zeros(0, 2, dtype=torch.float64)
+    assert [leaf.shape for leaf in fo.problems.curvature(HILLS, none)] == [(0,), (0,)]
+    squares = fo.problems.quadratic([1.0, 2.0])
+    assert fo.problems.gauss_newton(squares, none).shape == (0, 2, 2)
 
 
 def test_a_rate_that_needs_second_derivatives_asks_for_them():

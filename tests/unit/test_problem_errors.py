@@ -228,8 +228,12 @@ class Drawn(nn.Module):
 
 @pytest.mark.parametrize(
     "problem",
-    [network(Drawn(), MSE, (INPUTS, TARGETS + 1)), Loss(lambda x: (x * x).sum() * torch.rand(()))],
-    ids=["network", "landscape"],
+    [
+        network(Drawn(), MSE, (INPUTS, TARGETS + 1)),
+        Loss(lambda x: (x * x).sum() * torch.rand(())),
+        Loss(lambda x: 1e-12 * (x * x).sum() * torch.rand(())),
+    ],
+    ids=["network", "landscape", "small unit"],
 )
 def test_a_control_that_compares_losses_refuses_one_that_draws_random_numbers(problem):
     start = problem.start() if hasattr(problem, "start") else START

@@ -70,6 +70,7 @@ def refuses(error, match, use):
         ({"seed": 1.5}, fo.ConfigurationError, "a seed is a whole number .* got 1.5"),
         ({"seed": -1}, fo.ConfigurationError, "a seed is a whole number from 0"),
         ({"seed": 2**63}, fo.ConfigurationError, r"to 2\*\*63 - 1, got 9223372036854775808"),
+        ({"device": 3.5}, fo.ConfigurationError, "device 3.5 can not be used here"),
         ({"progress": 3}, fo.ConfigurationError, "progress is True, False or a function .* got 3"),
         (
             {"stop": fo.stop.rest},
@@ -166,6 +167,12 @@ def test_a_state_of_a_network_is_refused_by_a_landscape():
             r"no costs of \['gradient'\] are known: give \['losses'",
         ),
         (lambda: fo.problems.gauss_newton(QUADRATIC, "a"), fo.DataError, "a position is a tensor"),
+        (lambda: fo.problems.curvature(QUADRATIC, ()), fo.DataError, "a position is .* got tuple"),
+        (
+            lambda: fo.problems.curvature(QUADRATIC, (torch.ones(3),)),
+            fo.DataError,
+            r"the leaves have shapes \[\(3,\)\], expected",
+        ),
         (lambda: Minibatches(2, shared="no"), fo.DataError, "shared is True or False, got 'no'"),
         (
             lambda: fo.classic.adam().flow.at_step_size("a"),

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from flowopt.core.interfaces import Oracle, Sample
-from flowopt.core.state import Leaves, as_rows
+from flowopt.core.state import Leaves, as_row, as_rows
 from flowopt.errors import CompatibilityError
 
 
@@ -62,10 +62,9 @@ class Hessian:
         """Place of a leaf, index of its element e, and He, for every element."""
         found = []
         for place, leaf in enumerate(self._leaves):
-            rows = leaf.shape[: self._batch_dimensions]
             for element in range(leaf.shape[self._batch_dimensions :].numel()):
-                unit = [torch.zeros_like(other) for other in self._leaves]
-                unit[place].view(*rows, -1)[..., element] = 1.0
+                unit = [_zeros(other) for other in self._leaves]
+                as_row(unit[place], self._batch_dimensions)[..., element] = 1.0
                 found.append((place, element, self.product(tuple(unit))))
         return found
 
@@ -75,9 +74,13 @@ class Hessian:
 
     def diagonal(self) -> Leaves:
         """∂²L/∂θᵢ², leaves like those of θ; one product per element."""
-        found = [torch.zeros_like(leaf) for leaf in self._leaves]
+        found = [_zeros(leaf) for leaf in self._leaves]
         for place, element, column in self.columns():
-            rows = column[place].shape[: self._batch_dimensions]
-            own = column[place].reshape(*rows, -1)[..., element]
-            found[place].view(*rows, -1)[..., element] = own
+            own, row = (as_row(x[place], self._batch_dimensions) for x in (column, found))
+            row[..., element] = own[..., element]
         return tuple(found)
+
+
+def _zeros(leaf: Tensor) -> Tensor:
+    """Contiguous, whatever the leaf is: a row of it is written to."""
+    return torch.zeros_like(leaf, memory_format=torch.contiguous_format)
