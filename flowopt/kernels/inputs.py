@@ -12,6 +12,7 @@ from torch.utils import _pytree as pytree
 from flowopt.core.interfaces import Point
 from flowopt.core.noise import PhiloxNoise
 from flowopt.kernels.drawing import Order
+from flowopt.kernels.program import UnfitError
 
 # A batch size that no table of a control has by accident when it starts.
 ROWS = 5
@@ -145,10 +146,23 @@ def lanes_of_memory(stepper: Any, carry: Any) -> list[bool]:
     return [tensor.shape[:1] == (ROWS,) for tensor in memory]
 
 
-def _parts(thing: object) -> dict[str, Tensor]:
+def is_ours(thing: object) -> bool:
+    """Whether a setting is of a class of this package."""
+    return type(thing).__module__.partition(".")[0] == "flowopt"
+
+
+def _parts(thing: object, batch: torch.Size) -> dict[str, Tensor]:
     """Tensors that a setting holds as attributes."""
     held = getattr(thing, "__dict__", {})
-    return {name: value for name, value in held.items() if isinstance(value, Tensor)}
+    found = {name: value for name, value in held.items() if isinstance(value, Tensor)}
+    # Ours hold one number, or one per trajectory; of others nobody knows which axis this is.
+    unclear = [name for name, t in found.items() if t.shape == batch != () and not is_ours(thing)]
+    if unclear:
+        raise UnfitError(
+            f"{unclear[0]!r} of {type(thing).__name__} has the shape of the batch, "
+            f"{tuple(batch)}: one number per trajectory, or the same for all?"
+        )
+    return found
 
 
 def _draws(stepper: Any) -> bool:
@@ -160,8 +174,8 @@ def _surroundings(stepper: Any, batch: torch.Size) -> dict[str, Any]:
     """What a step reads besides the carry: settings that may change without a new program."""
     hyperparameters = getattr(stepper.flow, "hyperparameters", {})
     found: dict[str, Any] = {
-        "control": _parts(stepper.control),
-        "scheme": _parts(stepper.scheme),
+        "control": _parts(stepper.control, batch),
+        "scheme": _parts(stepper.scheme, batch),
         "hyperparameters": {
             name: value.expand(batch) if value.ndim else value
             for name, value in hyperparameters.items()
@@ -169,7 +183,7 @@ def _surroundings(stepper: Any, batch: torch.Size) -> dict[str, Any]:
         "ends": [t for t in (stepper.end_time, stepper.last_step) if t is not None],
     }
     if stepper.stop is not None:
-        found["stop"] = _parts(stepper.stop.condition)
+        found["stop"] = _parts(stepper.stop.condition, batch)
     if _draws(stepper):
         found["noise"] = [stepper.noise.seed, stepper.noise.trajectory]
     return found

@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.utils import _pytree as pytree
 
 from flowopt.core.curvature.solving import solving
-from flowopt.kernels.inputs import Inputs, rebound
+from flowopt.kernels.inputs import Inputs, is_ours, rebound
 from flowopt.kernels.loop import as_loop
 from flowopt.kernels.native.build import Code, load
 from flowopt.kernels.native.machine import this_machine
@@ -83,7 +83,13 @@ def flat_function(
         results, after = pytree.tree_flatten((moved, surroundings))
         if after != spec:
             raise UnfitError("a step changes which numbers are carried on")
-        return results[: len(pytree.tree_leaves(moved))]
+        results = results[: len(pytree.tree_leaves(moved))]
+        if any(a.numel() != b.numel() for a, b in zip(results, tensors, strict=False)):
+            raise UnfitError(
+                "a step of one trajectory gives numbers for several: does the stop condition or "
+                "the control close over a tensor with one number per trajectory?"
+            )
+        return results
 
     return flat
 
@@ -97,8 +103,7 @@ def frozen(thing: object, kept: list) -> Hashable:
     if isinstance(thing, dict):
         return tuple((key, frozen(value, kept)) for key, value in sorted(thing.items()))
     held = getattr(thing, "__dict__", None)
-    ours = type(thing).__module__.partition(".")[0] == "flowopt"
-    if ours and isinstance(held, dict):
+    if is_ours(thing) and isinstance(held, dict):
         items = ((name, v) for name, v in sorted(held.items()) if not isinstance(v, Tensor))
         return (type(thing), *((name, frozen(value, kept)) for name, value in items))
     return identity(thing, kept)

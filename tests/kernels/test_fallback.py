@@ -135,6 +135,43 @@ def test_changed_indices_in_the_loss_are_noticed():
     assert_equal(_run(problem).position, _run(problem, compile=False).position)
 
 
+class _Held:
+    """A condition with a tensor that has one number per leaf of θ, or per trajectory."""
+
+    def __init__(self, numbers):
+        self.numbers = numbers
+
+
+class _Beyond(_Held):
+    def __call__(self, state, evaluation):
+        return state.position[0] > self.numbers[0]
+
+
+class _Below(_Held):
+    def __call__(self, state, evaluation):
+        return evaluation.loss < self.numbers
+
+
+def _below(limits):
+    return lambda state, evaluation: evaluation.loss < limits
+
+
+@pytest.mark.parametrize(
+    ("stop", "words"),
+    [(_Beyond, "shape of the batch"), (_Below, "shape of the batch"), (_below, "for several")],
+)
+def test_a_stop_condition_with_as_many_numbers_as_trajectories_runs_in_eager_torch(
+    stop, words, monkeypatch
+):
+    monkeypatch.setattr(importlib.import_module("flowopt.integrate"), "WORTH_A_KERNEL", 0)
+    problem, start = losses.Plain(losses.neuron), _start(2)
+    arguments = {"stop": stop(torch.tensor([0.4, 0.2], dtype=torch.float64)), "steps": 200}
+    ours, theirs = (_run(problem, start, compile=c, **arguments) for c in ("auto", False))
+    assert words in ours.engine
+    assert_equal(ours.steps, theirs.steps)
+    assert_equal(ours.position, theirs.position)
+
+
 def test_small_runs_stay_in_eager_torch_and_say_so():
     assert "fewer than" in _run(losses.Scaled(1.0), compile="auto").engine
     assert "compile=False" in _run(losses.Scaled(1.0), compile=False).engine
