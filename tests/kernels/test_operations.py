@@ -176,3 +176,20 @@ def test_mixed_types_promote_as_in_torch():
         return (a * b + n / 3) * (n > 2) + torch.where(b > n, b, n)
 
     assert_equal(by_kernel(mixed, real, single, whole), mixed(real, single, whole))
+
+
+def test_a_choice_between_a_number_and_a_bool_is_a_number():
+    (numbers,) = samples(["real"])
+
+    def chosen(x):
+        return torch.where(x > 0.5, x < 1.5, x) - torch.where(x < 0.5, x, x > 1.5)
+
+    assert_equal(by_kernel(chosen, numbers), chosen(numbers))
+
+
+@pytest.mark.parametrize("infinity", [torch.inf, -torch.inf])
+def test_equal_infinities_add_as_exponents(infinity):
+    numbers = torch.tensor([infinity, 1.0, infinity], dtype=torch.float64)
+    others = torch.tensor([infinity, infinity, 1.0], dtype=torch.float64)
+    ours = by_kernel(torch.logaddexp, numbers, others)
+    assert_equal(ours, torch.logaddexp(numbers, others))

@@ -8,7 +8,7 @@ import math
 from collections.abc import Callable
 from typing import NamedTuple
 
-from flowopt.kernels.program import FUNCTIONS, UnfitError
+from flowopt.kernels.program import BOOL, FUNCTIONS, UnfitError
 from flowopt.kernels.scalar import (
     Scalar,
     call,
@@ -115,7 +115,15 @@ def _lerp(a: Scalar, b: Scalar, weight: Scalar | float) -> Scalar:
 
 
 def _where(condition: Scalar, yes: Scalar, no: Scalar) -> Scalar:
-    return condition.where(yes, no)
+    # Bools come as they are, since the condition is one: what is chosen takes the other's type.
+    kind = no.dtype if yes.dtype == BOOL else yes.dtype
+    return condition.where(yes.to(kind), no.to(kind))
+
+
+def _logaddexp(a: Scalar, b: Scalar) -> Scalar:
+    rest = (-abs(a - b)).op("exp").op("log1p")
+    # Equal infinities have no difference.
+    return (a.equals(b) & abs(a).equals(math.inf)).where(a, maximum(a, b) + rest)
 
 
 def _threshold(x: Scalar, threshold: float, value: float) -> Scalar:
@@ -203,7 +211,7 @@ ELEMENTWISE: dict[str, Row] = {
     "sinc.default": Row(
         lambda x: x.equals(0.0).where(x.like(1.0), (math.pi * x).op("sin") / (math.pi * x))
     ),
-    "logaddexp.default": Row(lambda a, b: maximum(a, b) + (-abs(a - b)).op("exp").op("log1p")),
+    "logaddexp.default": Row(_logaddexp),
     "sign.default": Row(sign),
     "sgn.default": Row(sign),
     "frac.default": Row(lambda x: x - x.op("trunc")),
