@@ -201,9 +201,14 @@ class Damping(Control):
             )
 
     def start(self, point: Point, flow: FlowLike) -> tuple[Tensor, Memory]:
-        """First step size for every trajectory, and what the rule remembers."""
-        first = 1.0 / self.damping.to(point.state.time.device)
-        first = per_trajectory("damping", first, point.state.batch).clone()
+        """First step size for every trajectory, and what the rule remembers.
+
+        Raises:
+            CompatibilityError: A setting has neither one number nor one per trajectory.
+        """
+        device, batch = point.state.time.device, point.state.batch
+        first = per_trajectory("damping", 1.0 / self.damping.to(device), batch).clone()
+        per_trajectory("least", self.least, batch)
         return first, self.rule.start(point)
 
     def judge(self, trial: Trial) -> Verdict:

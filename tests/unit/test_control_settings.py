@@ -72,6 +72,14 @@ def test_a_number_out_of_its_range_is_refused_by_name(make, match):
         make()
 
 
+@pytest.mark.parametrize("name", ["damping", "least"])
+def test_dampings_are_one_number_or_one_per_trajectory(name):
+    control = Damping(Nielsen(), **{name: torch.ones(3, dtype=torch.float64)})
+    flow, start = fo.flows.gradient_flow(), START.expand(5, 2)
+    with pytest.raises(fo.CompatibilityError, match=rf"{name} has shape \(3,\), the batch .*5,"):
+        fo.integrate(flow, MARQUARDT, fo.problems.rosenbrock(), start, control=control, steps=1)
+
+
 @pytest.mark.parametrize(
     "control",
     [
