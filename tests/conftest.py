@@ -11,6 +11,16 @@ def pytest_addoption(parser):
     )
 
 
+def pytest_generate_tests(metafunc):
+    """Gives a test its `combinations`: those in turn, or all if asked for or if one is named."""
+    marker = metafunc.definition.get_closest_marker("combinations")
+    if marker is not None:
+        names, cases = marker.args
+        config = metafunc.config
+        everything = config.getoption("full") or any("[" in argument for argument in config.args)
+        metafunc.parametrize(names.split(), cases(everything))
+
+
 def pytest_collection_modifyitems(config, items):
     """Leaves out what is marked as `full`, unless it is asked for or named."""
     named = any("::" in argument for argument in config.args)

@@ -106,9 +106,17 @@ def test_one_lane_computes_what_a_vector_does(pair, problem, control, dtype):
     calls = sum(loop.program.nodes[i].op in FUNCTIONS for i in body)
     for slot, ours in alone[1].items():
         assert_equal(ours, same[1][slot])
-        # A control that rejects may take a trial at its threshold by one library, not by another.
-        if ours.is_floating_point() and not stepper.control.rejects:
+        if ours.is_floating_point() and not _weighs(stepper):
             _assert_within_units(ours, library[1][slot], calls, dtype)
+
+
+def _weighs(stepper):
+    """Whether a step hangs on a difference that may be rounding, of one library or another.
+
+    A control that rejects may take a trial at its threshold or not, and a balance of energy moves a
+    slow momentum by the rounding of the loss over it.
+    """
+    return stepper.control.rejects or getattr(stepper.scheme, "solves", False)
 
 
 # A group of threads on a GPU, one after another on the CPU.
