@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from typing import TypeVar, cast
 
+import joblib
 import torch
 
 from flowopt.errors import ConfigurationError
+
+Found = TypeVar("Found")
 
 
 def checked_device(name: str) -> torch.device:
@@ -47,3 +51,18 @@ def one_thread() -> Iterator[None]:
         yield
     finally:
         torch.set_num_threads(before)
+
+
+def in_processes(
+    function: Callable[..., Found], calls: Iterable[tuple], jobs: int
+) -> Iterator[Found]:
+    """What a function gives for each of some arguments, as soon as it is there.
+
+    Args:
+        function: Of a module, so that another process finds it.
+        calls: Its arguments, call by call.
+        jobs: How many calls at a time, each in a process of its own; 1 for this one.
+    """
+    tasks = (joblib.delayed(function)(*arguments) for arguments in calls)
+    found = joblib.Parallel(n_jobs=jobs, return_as="generator_unordered")(tasks)
+    return cast(Iterator[Found], found)

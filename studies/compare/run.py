@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
-from typing import cast
 
-import joblib
 import xarray as xr
 from tqdm.auto import tqdm
 
 from flowopt.errors import ConfigurationError
 from studies.common import data
 from studies.common.candidates import Candidate, candidate
-from studies.common.devices import checked_device, one_thread
+from studies.common.devices import checked_device, in_processes, one_thread
 from studies.common.manifest import write_results
 from studies.common.results import ResultFolder
 from studies.compare.config import Config, Plan, planned
@@ -88,17 +85,10 @@ def _compute(
                 unit = train(entry, plan, dataset, seed, advanced)
                 folder.finish_unit(_unit(entry, seed), unit)
         else:
-            for entry, seed, unit in _parallel(missing, plan, jobs):
+            calls = ((entry, plan, seed) for entry, seed in missing)
+            for entry, seed, unit in in_processes(_train_apart, calls, jobs):
                 folder.finish_unit(_unit(entry, seed), unit)
                 bar.update(steps[entry.label])
-
-
-def _parallel(
-    missing: list[tuple[Candidate, int]], plan: Plan, jobs: int
-) -> Iterator[tuple[Candidate, int, xr.Dataset]]:
-    tasks = (joblib.delayed(_train_apart)(entry, plan, seed) for entry, seed in missing)
-    results = joblib.Parallel(n_jobs=jobs, return_as="generator_unordered")(tasks)
-    return cast(Iterator[tuple[Candidate, int, xr.Dataset]], results)
 
 
 def _train_apart(entry: Candidate, plan: Plan, seed: int) -> tuple[Candidate, int, xr.Dataset]:

@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
 from pathlib import Path
-from typing import cast
 
-import joblib
 import xarray as xr
 from tqdm.auto import tqdm
 
 from studies.common import data
-from studies.common.devices import checked_device, one_thread
+from studies.common.devices import checked_device, in_processes, one_thread
 from studies.common.manifest import write_results
 from studies.common.results import ResultFolder
 from studies.controls.config import Config
@@ -48,7 +45,7 @@ def run(config: Config, *, out: Path, jobs: int = 1) -> ResultFolder:
     ]
     missing = [run for run in runs if folder.unit(_unit(run)) is None]
     with one_thread(), tqdm(total=len(missing), unit="run", disable=None) as bar:
-        for name, unit in _computed(missing, config, jobs):
+        for name, unit in in_processes(_trained, ((run, config) for run in missing), jobs):
             folder.finish_unit(name, unit)
             bar.update()
     arrays = joined(folder, config)
@@ -82,12 +79,6 @@ def joined(folder: ResultFolder, config: Config) -> xr.Dataset:
 def _unit(run: Run) -> str:
     method, rate, seed = run
     return f"{method}, rate {rate:g}, seed {seed}"
-
-
-def _computed(missing: list[Run], config: Config, jobs: int) -> Iterator[tuple[str, xr.Dataset]]:
-    tasks = (joblib.delayed(_trained)(run, config) for run in missing)
-    results = joblib.Parallel(n_jobs=jobs, return_as="generator_unordered")(tasks)
-    return cast(Iterator[tuple[str, xr.Dataset]], results)
 
 
 def _trained(run: Run, config: Config) -> tuple[str, xr.Dataset]:
