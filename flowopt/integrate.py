@@ -71,7 +71,8 @@ def integrate(
         step_size: h, time per step; one number or one per trajectory.
         steps: Most accepted steps.
         duration: Time span; the last step is shortened to end there.
-        control: Instead of `step_size`.
+        control: Instead of `step_size`. It begins anew where the start is an earlier state, with
+            its first step; a `Schedule` goes on.
         stop: `flowopt.stop.gradient(1e-6)`, `flowopt.stop.rest(1e-6)` or a function of
             (state, evaluation) that gives a bool per trajectory.
         record: Name → every so many accepted steps. Names: "position", state variables, "loss",

@@ -19,7 +19,8 @@ class Solution:
 
     Attributes:
         position: Final θ: (*batch, dim), or the leaves of a network.
-        state: Final state, from which another `integrate` continues; a control begins anew.
+        state: Final state, from which another `integrate` continues. It holds nothing of the
+            control, which begins anew with its first step.
         status: (*batch,), int8, values of `Status`.
         steps: Accepted steps, (*batch,), int64.
         records: Name → (time, *batch, …); NaN after a trajectory's end.

@@ -154,7 +154,8 @@ class ExpectedSlope(Control):
         gain: Share by which log h changes at most, or for "cos" where r = ±1; the rule's own where
             not given.
         first_step: h after the start, a float or a (*batch,) tensor.
-        start: Share of `first_step` with which the first step is made, from where it grows.
+        start: Share of `first_step` with which the first step is made, from where it grows; so it
+            is at every start of `integrate`, that from an earlier `solution.state` too.
         rule: "path", "cos" or "sign".
 
     Raises:

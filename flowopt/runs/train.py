@@ -28,7 +28,7 @@ class Training:
         module: The module, its parameters those at the end.
         history: "loss", after every step on the minibatch of the next, (step + 1,); and, if there
             is test data, "test_loss" and the metrics, (epoch + 1,), all from before the first step.
-        solution: Status, counts and the state from which `integrate` continues.
+        solution: Status, counts and the state from which `integrate` continues, a control anew.
     """
 
     module: nn.Module

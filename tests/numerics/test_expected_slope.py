@@ -135,6 +135,20 @@ def test_where_the_loss_falls_for_ever_steps_grow_as_fast_late_as_soon():
     torch.testing.assert_close(growth, torch.full_like(growth, 0.1), rtol=1e-3, atol=0)
 
 
+def test_a_run_goes_on_with_steps_as_long_as_its_last_where_they_are_given():
+    def run(control, steps, start=START):
+        settings = {"steps": steps, "record": {"step_size": 1}}
+        return fo.integrate(DESCENT, fo.Euler(), QUADRATIC, start, control=control, **settings)
+
+    control = ExpectedSlope(first_step=0.03)
+    whole, half = run(control, 80), run(control, 40)
+    anew = run(control, 1, half.state)
+    assert anew.records["step_size"][0] == pytest.approx(3e-5)
+    last = half.records["step_size"][-1]
+    on = run(ExpectedSlope(first_step=last, start=1), 1, half.state)
+    assert on.records["step_size"][0] == whole.records["step_size"][40]
+
+
 def test_a_network_is_trained_with_it_in_one_line():
     training = fo.train(
         small_network(),

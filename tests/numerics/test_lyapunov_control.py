@@ -128,6 +128,27 @@ def test_numbers_out_of_range_are_refused(settings, message):
         LyapunovControl(**settings)
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_without_a_tolerance_a_run_ends_where_rounding_hides_the_fall(dtype):
+    # Where κ(Δθ)²/2 is lost beside L: |∇L| = κ|Δθ| of about √(ε κ L), not of ε as at L = 0.
+    (minimum,) = (point for point in POLY.critical_points if point.value == 8.0)
+    start = torch.tensor(minimum.position, dtype=dtype) + torch.linspace(0.02, 0.2, 20)[:, None]
+    ended = run(DESCENT, fo.Euler(), LyapunovControl(), start=start.to(dtype), steps=1000)
+    assert (ended.status == fo.Status.STEP_TOO_SMALL).all()
+    expected = (torch.finfo(dtype).eps * max(minimum.eigenvalues) * minimum.value) ** 0.5
+    found = POLY.gradient(ended.position).norm(dim=-1)
+    assert 0.1 < found.median() / expected < 10
+    stopped = run(
+        DESCENT,
+        fo.Euler(),
+        LyapunovControl(),
+        start=start.to(dtype),
+        steps=1000,
+        stop=fo.stop.gradient(20 * expected),
+    )
+    assert (stopped.status == fo.Status.GRADIENT_SMALL).all()
+
+
 @pytest.mark.parametrize(
     ("flow", "message"),
     [
