@@ -95,7 +95,8 @@ class Record:
         most_steps: After which a run counts as not converged.
         together: Whether the file calls what did not converge lost.
         loss: The problem's loss as the author's code has it, where its rounding matters.
-        note: What is to know of it; where a cell differs from ours by more than chance, why.
+        note: What is to know of it.
+        differs: Why a cell differs from ours by more than chance, where one does.
     """
 
     problem: str
@@ -112,6 +113,7 @@ class Record:
     together: bool = False
     loss: Callable[[Tensor], Tensor] | None = None
     note: str = ""
+    differs: str = ""
 
 
 RECORDS: tuple[Record, ...] = (
@@ -139,7 +141,7 @@ RECORDS: tuple[Record, ...] = (
         (20.79, 19.53, 44.03, 15.24),
         lost=0.06,
         unfinished=0.35,
-        note=ROUNDING,
+        differs=ROUNDING,
     ),
     Record("poly_three", "lc_gd_restart@0.1", (21.57, 21.55, 28.32, 28.56)),
     Record(
@@ -159,7 +161,7 @@ RECORDS: tuple[Record, ...] = (
         (12.35, 53.38, 0.72, 8.63, 4.28, 0.12, 8.07, 0.0),
         unfinished=12.45,
         points=FIVE,
-        note=CRAWLING,
+        differs=CRAWLING,
     ),
     Record("poly_four", "er@0.1", (21.51, 20.89, 29.19, 28.41)),
     Record("poly_five", "gd@0.1", (), lost=99.81, points=()),

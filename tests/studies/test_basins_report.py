@@ -5,9 +5,10 @@ import pytest
 import xarray as xr
 
 from studies.basins import earlier, report
+from studies.basins.author import RECORDS
 from studies.basins.config import PRESETS
 from studies.basins.methods import method
-from studies.basins.parts import identities, sweeps, true_flows
+from studies.basins.parts import identities, sweeps, table, true_flows
 
 SMOKE = PRESETS["smoke"]
 
@@ -86,6 +87,31 @@ def test_traps_hold_up_to_the_safe_ratio_and_break_beyond():
     assert found(traps(0, 0, 0, 5), "T4") == (held, report.YES)
     assert found(traps(0, 0, 0, 0), "T4")[1] == report.NO
     assert found(traps(0, 1, 0, 5), "T4")[1] == report.NO
+
+
+@pytest.mark.parametrize(
+    ("beyond", "met", "words"),
+    [
+        ([], report.YES, "er@0.1: where |g| is huge"),
+        (["poly_five awb@0.1"], report.EXPLAINED, "awb@0.1: along degenerate minima"),
+        (["poly_two gd@0.1"], report.NO, "gd@0.1: Why a cell differs is not known."),
+        # Something is known of its runs, but not why a cell would differ.
+        (["poly_five er@0.1"], report.NO, "as in his code. Why a cell differs is not known."),
+    ],
+)
+def test_cells_beyond_chance_are_explained_only_where_it_is_known_why(beyond, met, words):
+    names = [f"{record.problem} {record.method}" for record in RECORDS]
+    problems, methods = zip(*(name.split() for name in names), strict=True)
+    errors = [9.0 if name in beyond else 0.5 for name in names]
+    columns = {"problem": problems, "method": methods, "errors": errors}
+    cells = {f"table_{name}": ("table_cell", list(column)) for name, column in columns.items()}
+    cells |= {f"table_{name}": ("table_cell", [50.0] * len(names)) for name in ("ours", "author")}
+    arrays = xr.Dataset(cells)
+    text, verdict = found(arrays, "T3")
+    assert verdict == met
+    assert text.startswith(f"{len(names) - len(beyond)} of {len(names)} cells")
+    wrong = table.exceptions(arrays)
+    assert any(words in table.note(record, wrong) for record in RECORDS)
 
 
 def test_a_share_at_saddles_is_compared_with_both_errors():

@@ -161,10 +161,15 @@ def exceptions(arrays: xr.Dataset) -> xr.Dataset:
 
 
 def explained(cells: xr.Dataset) -> bool:
-    """Whether all records of some cells have a note."""
-    noted = {(record.problem, record.method) for record in RECORDS if record.note}
-    named = zip(cells.table_problem.values, cells.table_method.values, strict=True)
-    return {(str(problem), str(method)) for problem, method in named} <= noted
+    """Whether it is known of all records of some cells why they differ."""
+    known = {(record.problem, record.method) for record in RECORDS if record.differs}
+    return _named(cells) <= known
+
+
+def _named(cells: xr.Dataset) -> set[tuple[str, str]]:
+    """Problem and method of the records of some cells."""
+    pairs = zip(cells.table_problem.values, cells.table_method.values, strict=True)
+    return {(str(problem), str(method)) for problem, method in pairs}
 
 
 def section(arrays: xr.Dataset, config: Config) -> str:
@@ -172,15 +177,7 @@ def section(arrays: xr.Dataset, config: Config) -> str:
     cells = arrays.sizes["table_cell"]
     wrong = exceptions(arrays)
     rows = [_row(arrays.isel(table_cell=i)) for i in range(cells)]
-    flagged = {
-        (str(p), str(m))
-        for p, m in zip(wrong.table_problem.values, wrong.table_method.values, strict=True)
-    }
-    notes = [
-        f"- {record.problem}, {record.method}: {record.note or 'not explained.'}"
-        for record in records(config)
-        if record.note or (record.problem, record.method) in flagged
-    ]
+    notes = [text for record in records(config) if (text := note(record, wrong))]
     one = fo.diagnostics.binomial_interval(config.starts // 4, config.starts)
     return (
         f"## Class probabilities beside the author's records\n\n"
@@ -193,6 +190,15 @@ def section(arrays: xr.Dataset, config: Config) -> str:
         + ("\n\n" + "\n".join(notes) if notes else "")
         + _change_table(arrays)
     )
+
+
+def note(record: Record, wrong: xr.Dataset) -> str:
+    """What is to say of a record, and why cells of it are among those beyond the bar."""
+    differs = record.differs
+    if (record.problem, record.method) in _named(wrong):
+        differs = differs or "Why a cell differs is not known."
+    words = " ".join(filter(None, (record.note, differs)))
+    return f"- {record.problem}, {record.method}: {words}" if words else ""
 
 
 def _change_table(arrays: xr.Dataset) -> str:
