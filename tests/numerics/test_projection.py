@@ -219,6 +219,11 @@ def test_a_network_is_trained_by_steps_of_exact_dissipation():
             "has noise",
         ),
         (
+            lambda: fo.Projected(fo.Restarted(fo.Euler())).check(fo.flows.heavy_ball()),
+            fo.CompatibilityError,
+            r"as in Restarted\(Projected\(",
+        ),
+        (
             lambda: fo.Projected(fo.Euler()).check(fo.flows.adamax()),
             fo.CompatibilityError,
             "declares no energy",

@@ -9,7 +9,7 @@ from torch import Tensor
 from flowopt.core.evaluation import Evaluator
 from flowopt.core.interfaces import FlowLike, Noise, Proposal, Scheme
 from flowopt.core.state import State, lift
-from flowopt.errors import ConfigurationError
+from flowopt.errors import CompatibilityError, ConfigurationError
 from flowopt.schemes.balanced.changing import ChangingScheme
 
 # Iterations beyond which one trial of a shorter step is cheaper.
@@ -80,10 +80,15 @@ class Projected(ChangingScheme):
         self.rtol, self.atol, self.unit = rtol, atol, unit
 
     def check(self, flow: FlowLike) -> None:
-        """Raises `CompatibilityError` for noise, and for flows without an energy."""
+        """Raises `CompatibilityError` for noise, no energy, and steps that leave the solution."""
         super().check(flow)
         # Looks the energy up, and derives its rate, which not every energy has.
         _ = flow.energy(self._name(flow)).conserved
+        if self.scheme.order(flow) < 1:
+            raise CompatibilityError(
+                f"{self!r} moves a step to the energy that the solution has, which steps of "
+                f"{self.scheme!r} leave: project first, as in Restarted(Projected(...))"
+            )
 
     def order(self, flow: FlowLike) -> float:
         """That of the scheme, at most 2."""
