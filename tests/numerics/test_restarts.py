@@ -102,6 +102,43 @@ def test_a_step_is_that_of_the_scheme_from_rest_just_where_the_loss_would_rise(f
     assert torch.equal(found.counts["gradients"], expected.counts["gradients"])
 
 
+def test_momenta_stay_where_the_energy_would_be_higher_without_them():
+    # q = p + 1: at q = 0 the ball would not rest but fall back at speed 1.
+    flow = fo.Flow.from_text(
+        """
+        A: dtheta/dt = q - shift
+        B: dq/dt = -g
+        start q = 1.1*shift
+        energy mechanical: L + (q - shift)**2/2
+        """,
+        shift=1.0,
+    )
+    assert flow.energy("mechanical").momenta == ("q",)
+    start, word = torch.tensor([1.0], dtype=torch.float64), fo.Splitting("AB")
+    ends = [
+        fo.integrate(flow, scheme, fo.problems.quadratic([1.0]), start, step_size=0.1, steps=1)
+        for scheme in (word, fo.Restarted(word))
+    ]
+    assert torch.equal(ends[0].position, ends[1].position)
+
+
+@pytest.mark.parametrize("scheme", [WORD, fo.RungeKutta("dopri5")], ids=repr)
+def test_a_run_begins_as_that_of_the_scheme_and_has_its_points_between_steps(scheme):
+    flow = fo.flows.adam(momentum_rate=1.0, square_rate=0.5)
+    times = torch.tensor([0.005, 0.013], dtype=torch.float64)
+    record = {"position": times} if scheme.interpolant_order else {"u_m": 1}
+    settings = {"step_size": 0.01, "steps": 2, "record": record}
+    where = starts(3, seed=5)
+    own, restarted = (
+        fo.integrate(flow, one, POLY_TWO, where, **settings)
+        for one in (scheme, fo.Restarted(scheme))
+    )
+    (name,) = record
+    # No step of the first two climbs: the momentum begins at zero.
+    assert torch.equal(own.records[name], restarted.records[name])
+    assert torch.equal(own.times[name], restarted.times[name])
+
+
 def test_a_ball_without_friction_comes_to_rest():
     flow, start = fo.flows.heavy_ball(friction=0.0), torch.ones(2, dtype=torch.float64)
     settings = {"step_size": 0.1, "steps": 2000, "stop": fo.stop.rest(1e-6)}
