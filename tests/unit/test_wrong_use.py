@@ -181,10 +181,13 @@ def test_a_state_of_a_network_is_refused_by_a_landscape():
         ),
         (lambda: fo.problems.quadratic("a"), fo.DataError, "curvatures is a real number"),
         (lambda: fo.problems.quadratic([math.nan]), fo.DataError, "curvatures are finite"),
-        (
-            lambda: fo.flows.langevin(temperature=-1.0),
-            fo.DefinitionError,
-            "flow 'langevin': temperature is not negative, got -1.0",
+        *(
+            (
+                lambda build=build: build(temperature=-1.0),
+                fo.DefinitionError,
+                f"flow '{build.__name__}': temperature is not negative, got -1.0",
+            )
+            for build in (fo.flows.langevin, fo.flows.overdamped_langevin, fo.flows.nose_hoover)
         ),
         (
             lambda: fo.flows.adaptive_langevin(temperature=torch.tensor([1.0, -1.0])),
