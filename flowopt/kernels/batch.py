@@ -131,9 +131,8 @@ class Batch:
         return self.arguments[self.inputs.status].numpy() == int(Status.RUNNING)
 
     def running(self) -> np.ndarray:
-        """Indices of the trajectories that run; of all, where none does."""
-        running = np.flatnonzero(self._runs())
-        return running if len(running) else np.arange(self.count)
+        """Indices of the trajectories that run."""
+        return np.flatnonzero(self._runs())
 
     def carry(self) -> Any:
         """The carry with the batch's own shape."""

@@ -72,6 +72,20 @@ def test_a_condition_of_the_user_ends_trajectories():
     _assert_same(ours, theirs)
 
 
+@pytest.mark.parametrize("control", [fo.ExpectedSlope(), fo.Schedule(lambda number: 0.1)], ids=repr)
+@pytest.mark.parametrize("number", [0.0, torch.nan])
+def test_trajectories_that_have_ended_at_the_start_stay_there(control, number):
+    start = torch.full((3, 2), number, dtype=torch.float64)
+    problem, flow = fo.problems.quadratic([1.0, 4.0]), fo.flows.heavy_ball(friction=1.0)
+    arguments = {"control": control, "steps": 20, "stop": fo.stop.gradient(1e-3)}
+    ours, theirs = (
+        fo.integrate(flow, fo.Splitting("OBA"), problem, start, compile=c, **arguments)
+        for c in (True, False)
+    )
+    assert ours.engine == "native kernel"
+    _assert_same(ours, theirs)
+
+
 def test_the_last_step_is_shortened_to_end_in_time():
     flow = fo.flows.gradient_flow()
     ours, theirs = _both(flow, "A", _start(20), step_size=0.03, duration=1.0)
