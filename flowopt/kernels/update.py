@@ -20,7 +20,7 @@ from flowopt.kernels.native.launch import chunk_edges, chunk_threads
 from flowopt.kernels.native.machine import Machine, this_machine
 from flowopt.kernels.native.memory.spans import lay
 from flowopt.kernels.native.passes import passes_of
-from flowopt.kernels.native.team import run_pieces
+from flowopt.kernels.native.team import Pieces
 from flowopt.kernels.native.updates import Elementwise, print_update
 from flowopt.kernels.program import BOOL, F32, F64, I64, UnfitError
 from flowopt.kernels.scalar import scalar_dtype
@@ -108,7 +108,11 @@ class Update:
         code, count = self.passes[place]
         chunks = np.zeros((count, len(table.rows)))
         unknown = [0.0] * (sum(count for _, count in self.passes) - len(sums))
-        self._launch(code, table, numbers, (*sums, *unknown), chunks)
+        given, kept = self._formats
+        memory = ctypes.create_string_buffer(given.size + kept.size)
+        room = chunks.ctypes.data, chunks.shape[1]
+        pieces = self._pieces(code, table, memory, chunk_threads(table.elements), room)
+        self._launch(pieces, memory, numbers, (*sums, *unknown))
         return chunks.sum(1).tolist()
 
     def run(
@@ -116,31 +120,40 @@ class Update:
     ) -> list[float | int]:
         """Steps all tensors of a table; returns the numbers after the step."""
         given, kept = self._formats
-        memory = self._launch(self.code, table, numbers, sums)
+        threads = chunk_threads(table.elements)
+        key = id(self.code), threads
+        if key not in table.launches:
+            memory = ctypes.create_string_buffer(given.size + kept.size)
+            table.launches[key] = memory, self._pieces(self.code, table, memory, threads)
+        memory, pieces = table.launches[key]
+        self._launch(pieces, memory, numbers, sums)
         results = list(numbers)
-        changed = kept.unpack_from(memory, given.size)
-        for place, number in zip(self.kept, changed, strict=True):
+        for place, number in zip(self.kept, kept.unpack_from(memory, given.size), strict=True):
             results[place] = number
         return results
 
-    def _launch(
+    def _pieces(
         self,
         code: Code,
         table: "Table",
+        memory: ctypes.Array,
+        threads: int,
+        room: tuple[int, int] = (0, 0),
+    ) -> Pieces:
+        places = table.address, ctypes.addressof(memory)
+        return Pieces(code, places, table.edges(threads), room, threads)
+
+    def _launch(
+        self,
+        pieces: Pieces,
+        memory: ctypes.Array,
         numbers: Sequence[float | int],
         sums: Sequence[float],
-        chunks: np.ndarray | None = None,
-    ) -> ctypes.Array:
-        """Runs a kernel; returns the numbers in memory, before and after."""
-        given, kept = self._formats
-        memory = ctypes.create_string_buffer(given.size + kept.size)
+    ) -> None:
+        """Runs a kernel with numbers, which it finds in memory and changes behind them."""
         closed_over = [tensor.item() for tensor in self.captured]
-        given.pack_into(memory, 0, *numbers, *closed_over, *sums)
-        threads = chunk_threads(table.elements)
-        places = table.address, ctypes.addressof(memory)
-        room = (0, 0) if chunks is None else (chunks.ctypes.data, chunks.shape[1])
-        run_pieces(code, places, table.edges(threads), room, threads)
-        return memory
+        self._formats[0].pack_into(memory, 0, *numbers, *closed_over, *sums)
+        pieces.run()
 
     @cached_property
     def writes(self) -> tuple[int, ...]:
@@ -168,6 +181,7 @@ class Table:
         ends: Elements up to the end of each row.
         owner: Tensor of each row.
         shift: Bytes from the tensor's first element to the row's.
+        launches: Memory of numbers and pieces of work, by kernel and threads.
     """
 
     rows: np.ndarray
@@ -175,6 +189,7 @@ class Table:
     owner: np.ndarray
     shift: np.ndarray
     _edges: dict[int, list[int]] = field(default_factory=dict)
+    launches: dict[tuple[int, int], tuple[ctypes.Array, Pieces]] = field(default_factory=dict)
 
     @cached_property
     def address(self) -> int:

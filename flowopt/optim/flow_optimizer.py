@@ -167,13 +167,19 @@ class FlowOptimizer(GroupOptimizer):
         if closure is not None and loss is None:
             with torch.enable_grad():
                 loss = closure()
+        self._done.clear()
         check_finite(self.param_groups, self.state, self._plan, loss, self._energies)
         if self._joint is not None:
             self._joint.step(self._members(closure, loss), self.scheme, closure, loss)
             return loss
         for place, prepared, moving in self._moving():
             self._step_group(place, prepared, moving, closure, loss)
+        if self._native is not None and closure is None and self.control is None:
+            self._again.remember(self.param_groups, self.state, self._done, self._settings)
         return loss
+
+    def _repeated_step(self) -> bool:
+        return self._again.step(self.param_groups, self.state)
 
     def _moving(self) -> Iterator[tuple[int, Prepared, Moving]]:
         """The groups that have a gradient: place, how it is stepped, and what moves."""
@@ -247,7 +253,9 @@ class FlowOptimizer(GroupOptimizer):
             trials.choose_step_size(self.control, group, places, parameters, end, flow)
             prepared = self._prepared(place)
         check_loss(prepared.plan.flow, loss is None and prepared.uses_loss)
-        step_native(self._native, (place, number), prepared, moving, loss, later, self._real)
+        names = place, number
+        done = step_native(self._native, names, prepared, moving, loss, later, self._real)
+        self._done.append(done)
 
     def _places(self, parameters: Sequence[Tensor], keeps: bool = True) -> list[dict[str, Any]]:
         """Where torch keeps what belongs to parameters, if anything does."""

@@ -8,6 +8,7 @@ from torch import Tensor
 from flowopt.errors import CompatibilityError
 from flowopt.kernels import UnfitError
 from flowopt.optim.gradients import GradientOracle, complex_view
+from flowopt.optim.stepping.again import Done
 from flowopt.optim.stepping.cohorts import Moving
 from flowopt.optim.storage import stored_state
 from flowopt.optim.updates import NativeSteps, Prepared
@@ -21,7 +22,7 @@ def step_native(
     loss: Tensor | None,
     later: bool,
     real: Callable[[list[Tensor]], list[Tensor]],
-) -> None:
+) -> Done:
     """Steps parameters, what the method carries, and the numbers of a group.
 
     Args:
@@ -32,6 +33,9 @@ def step_native(
         loss: At the start of the step, if known.
         later: Whether a flow that is singular at time 0 starts shortly after.
         real: Complex tensors as real ones.
+
+    Returns:
+        What was done.
 
     Raises:
         CompatibilityError: The step does not fit a kernel; nothing has been stepped.
@@ -62,3 +66,4 @@ def step_native(
         for own, leaf, parameter in zip(places, leaves, parameters, strict=True):
             own[name] = complex_view(leaf, parameter)
     numbers.update(zip((*scalars, "time", "step"), after, strict=False))
+    return Done(prepared, moving, native.work)

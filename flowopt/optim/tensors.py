@@ -12,6 +12,7 @@ from flowopt.core.shards import Shards, summed
 from flowopt.errors import CompatibilityError
 from flowopt.kernels.native.memory.spans import Spans
 from flowopt.kernels.native.memory.tensors import Places, look
+from flowopt.kernels.native.memory.track import Track
 from flowopt.kernels.update import Table, Update, chunks
 from flowopt.optim.distributed.parts import any_distributed, layouts_of, shards_of
 from flowopt.optim.gradients import check_dense, gradient_of, gradients_of
@@ -131,6 +132,7 @@ class Tensors:
         self._moved: Sequence[Tensor] = ()
         self._held: Sequence[list[Tensor]] = ()
         self._shards: Shards = ()
+        self._track: Track | None = None
 
     def take(self, columns: Sequence[list[Tensor]], elements: Elements, update: Update) -> None:
         """Looks where tensors lie, at every step anew; those that are not contiguous are copied.
@@ -144,7 +146,7 @@ class Tensors:
             UnlikeError: Tensors are not alike.
             CompatibilityError: Tensors share memory.
         """
-        self._moved, self._copies = columns[0], []
+        self._moved, self._copies, self._track = columns[0], [], None
         self._shards = (elements.shards or ())[:1]
         places = _places(columns, update.dtype)
         if _strided(columns, places):
@@ -183,6 +185,33 @@ class Tensors:
         ):
             raise CompatibilityError(SHARED)
         self._table.move(addresses)
+
+    def remember(self, update: Update) -> bool:
+        """Gets ready to follow what was taken last; whether that is possible."""
+        known = self._laid is not None and self._table is not None and not self._shards
+        if not known or update.reads != (len(update.written) - 1,) or not Track.is_known():
+            return False
+        content = np.frombuffer(self._laid[0], dtype=np.int64)
+        content = content.reshape(len(update.written) + 1, -1)
+        table = self._table
+        parts = table.owner, table.shift, table.rows
+        self._track = Track(content, update.dtype, parts, self._sizes, self._spans)
+        # What is followed is laid elsewhere.
+        self._laid = None
+        return True
+
+    def follow(self, variables: Sequence[list[Tensor]]) -> bool:
+        """Takes the same variables again, and the gradients of the first, wherever those lie.
+
+        Returns:
+            False if anything else has changed: `take` is to be called.
+        """
+        return self._track is not None and self._track.follow(variables)
+
+    def rerun(self, update: Update, numbers: Sequence[float | int]) -> list[float | int]:
+        """One step of what was followed; returns the numbers after it."""
+        assert self._table is not None
+        return update.run(self._table, numbers)
 
     def totals(
         self, update: Update, place: int, numbers: Sequence[float | int], sums: Sequence[float]

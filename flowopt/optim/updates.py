@@ -48,12 +48,17 @@ def advanced(plan: Plan, state: State, evaluation: Evaluation, noise: Noise, ora
 
 
 class NativeSteps:
-    """Kernels and tables of one optimizer; all of it can be made again."""
+    """Kernels and tables of one optimizer; all of it can be made again.
+
+    Attributes:
+        work: The last step: tensors of one type each, and their kernels.
+    """
 
     def __init__(self):
         """See the class."""
         self._updates: dict[tuple, tuple[Update, Plan]] = {}
         self._tensors: dict[Hashable, Tensors] = {}
+        self.work: list[tuple[Tensors, Update]] = []
 
     def step(
         self,
@@ -86,6 +91,7 @@ class NativeSteps:
                 if len({tensor.dtype for tensor in columns[0]}) == 1:
                     raise
             else:
+                self.work = work
                 return _stepped(work, numbers)
         # Those of one type that the same processes share go together.
         kinds = [(t.dtype, *groups[i : i + 1]) for i, t in enumerate(columns[0])]
@@ -95,6 +101,7 @@ class NativeSteps:
             own = [[column[i] for i in chosen] for column in columns]
             rest = elements.of(chosen, columns[0])
             work.append(self._taken((place, number), plan, own, rest))
+        self.work = work
         return _stepped(work, numbers)
 
     def _taken(
@@ -177,15 +184,15 @@ class Plans:
             closure_free, clocks = plan.scheme.closure_free(flow), has_clocks(flow.equations)
             asks = flow.uses_loss, closure_free, flow.noisy, clocks and closure_free
             known = values, Prepared(plan, settings, names, flow.scalars, *asks)
-            if all(_plain(value) for value in values):
+            if all(is_plain(value) for value in values):
                 self._plans[place] = known
         return known[1]
 
 
-def _plain(value: object) -> bool:
+def is_plain(value: object) -> bool:
     """Whether a value can not change without becoming another."""
     if isinstance(value, tuple):
-        return all(_plain(item) for item in value)
+        return all(is_plain(item) for item in value)
     return value is None or isinstance(value, bool | int | float)
 
 

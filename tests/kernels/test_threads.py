@@ -35,7 +35,7 @@ EDGES = [0, 1, 5, 6, 40, 63, 64, 100]
 def _counted(threads: int) -> tuple[int, list[int]]:
     code = load(COUNTING, (), this_machine())
     table = (ctypes.c_int64 * 100)()
-    total = team.run_pieces(code, (ctypes.addressof(table), 0), EDGES, (1, 0), threads)
+    total = team.Pieces(code, (ctypes.addressof(table), 0), EDGES, (1, 0), threads).run()
     return total, list(table)
 
 

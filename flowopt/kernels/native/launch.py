@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from flowopt.kernels.native.build import Code
-from flowopt.kernels.native.team import run_pieces
+from flowopt.kernels.native.team import Pieces
 from flowopt.kernels.native.trajectories import Layout
 
 # Pieces per thread: lanes that end early leave their thread with less to do than the others.
@@ -60,7 +60,7 @@ def run_blocks(
     pieces = max(1, min(blocks, threads * PIECES_PER_THREAD))
     edges = [blocks * i // pieces for i in range(pieces + 1)]
     tables = ctypes.addressof(addresses), ctypes.addressof(sizes)
-    return run_pieces(code, tables, edges, (trials, count), threads)
+    return Pieces(code, tables, edges, (trials, count), threads).run()
 
 
 def chunk_threads(elements: int) -> int:

@@ -64,14 +64,8 @@ exit:
 """
 
 
-def run_pieces(
-    code: Code,
-    tables: tuple[int, int],
-    edges: Sequence[int],
-    numbers: tuple[int, int],
-    threads: int,
-) -> int:
-    """Runs a kernel on all pieces; returns the sum of what it returns.
+class Pieces:
+    """A kernel and the pieces it is run on, as often as wanted.
 
     Args:
         code: Its function takes two tables, the first place of a piece and the one after its last,
@@ -81,17 +75,39 @@ def run_pieces(
         numbers: The same for all pieces.
         threads: How many may work.
     """
-    if threads <= 1 or len(edges) <= 2:
-        return code.run(*tables, edges[0], edges[-1], *numbers)
-    parallel = _openmp() if os.getpid() == PROCESS else None
-    if parallel is None:
-        return _by_pool(code, tables, edges, numbers, threads)
-    places = (ctypes.c_int64 * len(edges))(*edges)
-    function = ctypes.cast(code.run, ctypes.c_void_p).value
-    pieces = len(edges) - 1
-    work = (ctypes.c_int64 * 9)(function, *tables, ctypes.addressof(places), pieces, *numbers, 0, 0)
-    parallel(ctypes.cast(_team().run, ctypes.c_void_p), work, threads, 0)
-    return work[8]
+
+    def __init__(
+        self,
+        code: Code,
+        tables: tuple[int, int],
+        edges: Sequence[int],
+        numbers: tuple[int, int],
+        threads: int,
+    ):
+        """See the class."""
+        self._code, self._tables, self._numbers = code, tables, numbers
+        self._edges, self._threads = edges, threads
+        self._work: ctypes.Array | None = None
+
+    def run(self) -> int:
+        """Runs the kernel on all pieces; returns the sum of what it returns."""
+        edges, threads = self._edges, self._threads
+        if threads <= 1 or len(edges) <= 2:
+            return self._code.run(*self._tables, edges[0], edges[-1], *self._numbers)
+        parallel = _openmp() if os.getpid() == PROCESS else None
+        if parallel is None:
+            return _by_pool(self._code, self._tables, edges, self._numbers, threads)
+        if self._work is None:
+            self._places = (ctypes.c_int64 * len(edges))(*edges)
+            self._entry = ctypes.cast(_team().run, ctypes.c_void_p)
+            function = ctypes.cast(self._code.run, ctypes.c_void_p).value
+            places = function, *self._tables, ctypes.addressof(self._places)
+            self._work = (ctypes.c_int64 * 9)(*places, len(edges) - 1, *self._numbers, 0, 0)
+        work = self._work
+        # The next piece, and the sum.
+        work[7] = work[8] = 0
+        parallel(self._entry, work, threads, 0)
+        return work[8]
 
 
 @lru_cache(maxsize=1)

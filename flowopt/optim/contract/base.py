@@ -1,10 +1,14 @@
 """What all optimizers here are to torch."""
 
+from collections.abc import Callable
+from functools import wraps
 from typing import Self
 
 import torch
+from torch.optim import optimizer as torch_optimizer
 
 OUT = "kept_out_of_graphs"
+SHORT = "may_be_taken_again"
 
 
 class Optimizer(torch.optim.Optimizer):
@@ -22,3 +26,39 @@ class Optimizer(torch.optim.Optimizer):
             setattr(step, OUT, True)
             owner.step = step
         return super().__new__(cls)
+
+    def _patch_step_function(self) -> None:
+        """Lets torch put hooks and profiles around the step, and steps without where none are."""
+        super()._patch_step_function()
+        kind = type(self)
+        if not hasattr(kind.step, SHORT):
+            kind.step = torch.compiler.disable(_shortened(kind.step), recursive=False)
+
+    def _repeated_step(self) -> bool:
+        """Takes a step if it is like the last one; whether it was taken."""
+        return False
+
+
+def _shortened(hooked: Callable) -> Callable:
+    """A step that takes the short way where nothing has changed and nobody looks."""
+
+    @wraps(hooked)
+    def step(self: Optimizer, closure: Callable | None = None, **options: object) -> object:
+        if closure is None and not options and not _is_watched(self) and self._repeated_step():
+            return None
+        return hooked(self, closure, **options)
+
+    setattr(step, SHORT, True)
+    return step
+
+
+def _is_watched(optimizer: Optimizer) -> bool:
+    """Whether there are hooks or a profile, or torch.compile would look at what runs."""
+    return bool(
+        optimizer._optimizer_step_pre_hooks
+        or optimizer._optimizer_step_post_hooks
+        or torch_optimizer._global_optimizer_pre_hooks
+        or torch_optimizer._global_optimizer_post_hooks
+        or torch.autograd._profiler_enabled()
+        or torch._C._dynamo.eval_frame.get_eval_frame_callback() is not None
+    )

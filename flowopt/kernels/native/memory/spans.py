@@ -167,6 +167,7 @@ class Spans:
 
     Attributes:
         apart: Whether no two of them overlap.
+        places: Addresses of their begins and ends, and how many there are.
     """
 
     def __init__(self, addresses: np.ndarray, sizes: np.ndarray):
@@ -176,9 +177,9 @@ class Spans:
         order = order[ends[order] > begins[order]]
         self._begins, self._ends = begins[order], ends[order]
         self.apart = not (self._begins[1:] < self._ends[:-1]).any()
-        self._places = self._begins.ctypes.data, self._ends.ctypes.data, len(order)
+        self.places = self._begins.ctypes.data, self._ends.ctypes.data, len(order)
 
     def free_of(self, addresses: np.ndarray, sizes: np.ndarray) -> bool:
         """Whether tensors, (tensor,), lie outside of all spans, which are apart."""
         places = addresses.ctypes.data, sizes.ctypes.data, len(addresses)
-        return bool(_functions().apart(*places, *self._places))
+        return bool(_functions().apart(*places, *self.places))

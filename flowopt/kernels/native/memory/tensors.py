@@ -203,6 +203,14 @@ class _Look(NamedTuple):
 
 
 @lru_cache(maxsize=1)
+def item_of_list() -> int:
+    """Address of Python's function that gives an item of a list."""
+    item = ctypes.cast(ctypes.pythonapi.PyList_GetItem, ctypes.c_void_p).value
+    assert item is not None
+    return item
+
+
+@lru_cache(maxsize=1)
 def _look() -> _Look:
     text = TEXT
     numbers = {"CPU": CPU, "CLASS": CLASS, "CLASSES": len(PLAIN)}
@@ -219,11 +227,10 @@ def _look() -> _Look:
     major = ctypes.c_uint32.from_address(table).value
     if major != MAJOR_VERSION:
         raise UnfitError(f"this torch speaks version {major} of DLPack, not {MAJOR_VERSION}")
-    item = ctypes.cast(ctypes.pythonapi.PyList_GetItem, pointer).value
-    assert item is not None
     export = (pointer * (EXPORT + 1)).from_address(table)[EXPORT]
     classes = (pointer * len(PLAIN))(*map(id, PLAIN))
-    return _Look(prototype(engine.get_function_address("look")), item, export, classes, engine)
+    return _Look(
+        prototype(engine.get_function_address("look")), item_of_list(), export, classes, engine)
 
 
 def look(columns: Sequence[list[Tensor]], dtype: torch.dtype) -> Places | None:

@@ -1,0 +1,165 @@
+"""A step like the one before: what has not changed since then is not derived again.
+
+A step by a kernel is short, and what leads to it is long: after each step the processor's caches
+hold numbers of the network and no code, so every question that is asked costs more than it seems.
+Most have the answer of the last step. Here all that an answer depends on is compared with what it
+was, and if it is the same, gradients are all that is new.
+"""
+
+from collections.abc import Callable, Iterable, MutableMapping, Sequence
+from itertools import repeat
+from math import nan
+from operator import is_, itemgetter
+from typing import Any, NamedTuple
+
+from torch import Tensor
+
+from flowopt.kernels.update import Update
+from flowopt.optim.stepping.cohorts import Moving, clock_of
+from flowopt.optim.tensors import Tensors
+from flowopt.optim.updates import Prepared, is_plain
+
+Group = dict[str, Any]
+
+# Of a group, besides what its flow is made of.
+OPTIONS = ("maximize", "seed", "error_if_nonfinite")
+
+
+class Done(NamedTuple):
+    """What a kernel has stepped.
+
+    Attributes:
+        prepared: How.
+        moving: What.
+        work: Tensors of one type each, and their kernels.
+    """
+
+    prepared: Prepared
+    moving: Moving
+    work: Sequence[tuple[Tensors, Update]]
+
+
+class Again:
+    """Steps of an optimizer like its last one; all of it can be made again."""
+
+    def __init__(self):
+        """See the class."""
+        self._groups: list[_Group] = []
+        self._places: list[dict[str, Any]] = []
+        self._last: list[Prepared] = []
+
+    def remember(
+        self,
+        groups: Sequence[Group],
+        state: MutableMapping[Tensor, dict[str, Any]],
+        done: Sequence[Done],
+        settings: Callable[[int], Iterable[str]],
+    ) -> None:
+        """Gets ready for a step like the last one, if that was like the one before it.
+
+        Args:
+            groups: `param_groups`.
+            state: `optimizer.state`.
+            done: What the last step did.
+            settings: Place of a group → what its flow is made of, by names in the group.
+        """
+        last, self._last = self._last, [each.prepared for each in done]
+        self._groups = []
+        if len(done) != len(groups) or not all(map(is_, self._last, last)) or len(last) < len(done):
+            return
+        # A step of zero length without a state may be a checkpoint's.
+        if not state and all(group["lr"] == 0 for group in groups):
+            return
+        names = [(*settings(place), *OPTIONS) for place in range(len(groups))]
+        if all(map(_is_simple, groups, done, names)):
+            self._places = list(state.values())
+            self._groups = list(map(_Group, done, names))
+
+    def step(
+        self, groups: Sequence[Group], state: MutableMapping[Tensor, dict[str, Any]]
+    ) -> bool:
+        """Takes a step if it is like the one before, apart from gradients; whether it was taken."""
+        known, places = self._groups, self._places
+        if (
+            not known
+            or len(groups) != len(known)
+            or len(state) != len(places)
+            or not all(map(is_, state.values(), places))
+        ):
+            return False
+        for each, group in zip(known, groups, strict=True):
+            if group is not each.group or not each.is_as_before():
+                self._groups = []
+                return False
+        for each in known:
+            each.step()
+        return True
+
+
+def _is_simple(group: Group, done: Done, names: Sequence[str]) -> bool:
+    """Whether a group was stepped whole, by one kernel that asks for nothing else."""
+    prepared, moving, work = done
+    return (
+        moving.group is group
+        and moving.parameters is group["params"]
+        and not group["error_if_nonfinite"]
+        and not prepared.uses_loss
+        and all(is_plain(group[name]) for name in names)
+        and len(work) == 1
+        and not work[0][1].passes
+        and not work[0][1].captured
+        and work[0][0].remember(work[0][1])
+    )
+
+
+class _Group:
+    """A group as it was at the last step.
+
+    Args:
+        done: What the step did.
+        names: Of what it depends on in the group.
+
+    Attributes:
+        group: Of `param_groups`.
+    """
+
+    def __init__(self, done: Done, names: Sequence[str]):
+        """See the class."""
+        prepared, moving, ((self._tensors, self._update),) = done
+        self.group, self._numbers, self._places = moving.group, moving.numbers, moving.places
+        self._listed, self._parameters = moving.parameters, tuple(moving.parameters)
+        self._asked = itemgetter(*names)
+        self._answers = self._asked(self.group)
+        self._variables = prepared.names
+        self._shared = (*prepared.scalars, "time", "step")
+        seed = self.group["seed"] % 2**63
+        self._rest = [*prepared.settings, nan, seed, moving.elements.first]
+
+    def is_as_before(self) -> bool:
+        """Whether nothing but gradients has changed; looks where those lie."""
+        group, listed, places, numbers = self.group, self._listed, self._places, self._numbers
+        try:
+            if (
+                self._asked(group) != self._answers
+                or group["params"] is not listed
+                or len(listed) != len(self._parameters)
+                or not all(map(is_, listed, self._parameters))
+                # Of a checkpoint's step that was not loaded over.
+                or numbers["time"] != numbers["time"]
+                or numbers is not group
+                and not all(map(is_, map(clock_of, places), repeat(numbers)))
+            ):
+                return False
+            kept = [[own[name] for own in places] for name in self._variables]
+        except KeyError:
+            return False
+        return self._tensors.follow([listed, *kept])
+
+    def step(self) -> None:
+        """Steps what was looked at."""
+        group, numbers, shared = self.group, self._numbers, self._shared
+        given = [*map(numbers.__getitem__, shared), *self._rest]
+        after = self._tensors.rerun(self._update, given)
+        numbers.update(zip(shared, after, strict=False))
+        if numbers is not group:
+            group["step"], group["time"] = numbers["step"], numbers["time"]
