@@ -20,11 +20,13 @@ from flowopt.optim.checks import (
     remedy,
 )
 from flowopt.optim.checks.finite import check_finite
+from flowopt.optim.contract.base import repeats
 from flowopt.optim.contract.groups import GroupOptimizer
 from flowopt.optim.controlled import trials
 from flowopt.optim.distributed.checkpoint import begin, is_checkpoints, prepare
 from flowopt.optim.gradients import check_dense, real_view
 from flowopt.optim.native import step_native
+from flowopt.optim.stepping.again import Done
 from flowopt.optim.stepping.cohorts import (
     Moving,
     by_clock,
@@ -130,6 +132,7 @@ class FlowOptimizer(GroupOptimizer):
             name: sum(group.get(name, 0) for group in self.param_groups) for name in trials.COUNTS
         }
 
+    @repeats
     def step(
         self,
         closure: Callable[[], Tensor] | None = None,
@@ -167,19 +170,19 @@ class FlowOptimizer(GroupOptimizer):
         if closure is not None and loss is None:
             with torch.enable_grad():
                 loss = closure()
-        self._done.clear()
         check_finite(self.param_groups, self.state, self._plan, loss, self._energies)
         if self._joint is not None:
             self._joint.step(self._members(closure, loss), self.scheme, closure, loss)
             return loss
+        done: list[Done | None] = []
         for place, prepared, moving in self._moving():
-            self._step_group(place, prepared, moving, closure, loss)
+            done += self._step_group(place, prepared, moving, closure, loss)
         if self._native is not None and closure is None and self.control is None:
-            self._again.remember(self.param_groups, self.state, self._done, self._settings)
+            self._again.remember(self.param_groups, self.state, done, self._settings)
         return loss
 
     def _repeated_step(self) -> bool:
-        return self._again.step(self.param_groups, self.state)
+        return self._again.step(self.param_groups, self.state, self._prepared)
 
     def _moving(self) -> Iterator[tuple[int, Prepared, Moving]]:
         """The groups that have a gradient: place, how it is stepped, and what moves."""
@@ -223,29 +226,30 @@ class FlowOptimizer(GroupOptimizer):
         whole: Moving,
         closure: Callable | None,
         loss: Tensor | None,
-    ) -> None:
+    ) -> list[Done | None]:
         """Steps the parameters that have a gradient, those with the same clock together."""
         rounds = by_occurrence(whole) if place in self._repeated else (whole,)
-        number, clocks = 0, prepared.clocks and self.control is None
+        done, clocks = [], prepared.clocks and self.control is None
         for mentioned in rounds:
             for moving in by_clock(mentioned, prepared.scalars) if clocks else (mentioned,):
-                self._step_moving(place, number, prepared, moving, closure, loss)
-                number += 1
+                names = place, len(done)
+                done.append(self._step_moving(names, prepared, moving, closure, loss))
+        return done
 
     def _step_moving(
         self,
-        place: int,
-        number: int,
+        names: tuple[int, int],
         prepared: Prepared,
         moving: Moving,
         closure: Callable | None,
         loss: Tensor | None,
-    ) -> None:
-        """Steps what has the same time, by eager torch or by a kernel."""
+    ) -> Done | None:
+        """Steps what has the same time, by eager torch or by a kernel; what the kernel did."""
+        place, _ = names
         if self._native is None:
             again, lists = partial(self._prepared, place), self._foreach
             step_eager(moving, prepared, again, closure, loss, self.control, lists)
-            return
+            return None
         later = self.scheme.regular_start
         if self.control is not None:
             (flow, _, _), (group, _, places, parameters) = self._plan(place), moving[:4]
@@ -253,9 +257,7 @@ class FlowOptimizer(GroupOptimizer):
             trials.choose_step_size(self.control, group, places, parameters, end, flow)
             prepared = self._prepared(place)
         check_loss(prepared.plan.flow, loss is None and prepared.uses_loss)
-        names = place, number
-        done = step_native(self._native, names, prepared, moving, loss, later, self._real)
-        self._done.append(done)
+        return step_native(self._native, names, prepared, moving, loss, later, self._real)
 
     def _places(self, parameters: Sequence[Tensor], keeps: bool = True) -> list[dict[str, Any]]:
         """Where torch keeps what belongs to parameters, if anything does."""

@@ -188,12 +188,12 @@ class Tensors:
 
     def remember(self, update: Update) -> bool:
         """Gets ready to follow what was taken last; whether that is possible."""
-        known = self._laid is not None and self._table is not None and not self._shards
-        if not known or update.reads != (len(update.written) - 1,) or not Track.is_known():
+        laid, table, columns = self._laid, self._table, len(update.written)
+        if laid is None or table is None or self._shards or not Track.is_known():
             return False
-        content = np.frombuffer(self._laid[0], dtype=np.int64)
-        content = content.reshape(len(update.written) + 1, -1)
-        table = self._table
+        if update.reads != (columns - 1,):
+            return False
+        content = np.frombuffer(laid[0], dtype=np.int64).reshape(columns + 1, -1)
         parts = table.owner, table.shift, table.rows
         self._track = Track(content, update.dtype, parts, self._sizes, self._spans)
         # What is followed is laid elsewhere.
@@ -210,7 +210,8 @@ class Tensors:
 
     def rerun(self, update: Update, numbers: Sequence[float | int]) -> list[float | int]:
         """One step of what was followed; returns the numbers after it."""
-        assert self._table is not None
+        assert self._table is not None and self._track is not None
+        self._track.tell()
         return update.run(self._table, numbers)
 
     def totals(

@@ -5,10 +5,12 @@ from functools import wraps
 from typing import Self
 
 import torch
-from torch.optim import optimizer as torch_optimizer
+from torch._C._autograd import _profiler_enabled
+from torch._C._dynamo.eval_frame import get_eval_frame_callback
+from torch.optim.optimizer import _global_optimizer_post_hooks, _global_optimizer_pre_hooks
 
 OUT = "kept_out_of_graphs"
-SHORT = "may_be_taken_again"
+REPEATS, SHORT = "may_be_repeated", "repeated_where_it_may"
 
 
 class Optimizer(torch.optim.Optimizer):
@@ -31,12 +33,19 @@ class Optimizer(torch.optim.Optimizer):
         """Lets torch put hooks and profiles around the step, and steps without where none are."""
         super()._patch_step_function()
         kind = type(self)
-        if not hasattr(kind.step, SHORT):
-            kind.step = torch.compiler.disable(_shortened(kind.step), recursive=False)
+        # A user's own step is taken as it is.
+        if hasattr(kind.step, REPEATS) and not hasattr(kind.step, SHORT):
+            kind.step = _shortened(kind.step)
 
     def _repeated_step(self) -> bool:
         """Takes a step if it is like the last one; whether it was taken."""
         return False
+
+
+def repeats(step: Callable) -> Callable:
+    """Says of a step that `_repeated_step` may take its place."""
+    setattr(step, REPEATS, True)
+    return step
 
 
 def _shortened(hooked: Callable) -> Callable:
@@ -44,7 +53,15 @@ def _shortened(hooked: Callable) -> Callable:
 
     @wraps(hooked)
     def step(self: Optimizer, closure: Callable | None = None, **options: object) -> object:
-        if closure is None and not options and not _is_watched(self) and self._repeated_step():
+        if (
+            closure is None
+            and not options
+            # Torch's compiler does not look behind it, and where it is at work, runs what it knows.
+            and not torch.compiler.is_dynamo_compiling()
+            and get_eval_frame_callback() is None
+            and not _is_watched(self)
+            and self._repeated_step()
+        ):
             return None
         return hooked(self, closure, **options)
 
@@ -53,12 +70,11 @@ def _shortened(hooked: Callable) -> Callable:
 
 
 def _is_watched(optimizer: Optimizer) -> bool:
-    """Whether there are hooks or a profile, or torch.compile would look at what runs."""
+    """Whether a step has hooks or a profile."""
     return bool(
         optimizer._optimizer_step_pre_hooks
         or optimizer._optimizer_step_post_hooks
-        or torch_optimizer._global_optimizer_pre_hooks
-        or torch_optimizer._global_optimizer_post_hooks
-        or torch.autograd._profiler_enabled()
-        or torch._C._dynamo.eval_frame.get_eval_frame_callback() is not None
+        or _global_optimizer_pre_hooks
+        or _global_optimizer_post_hooks
+        or _profiler_enabled()
     )

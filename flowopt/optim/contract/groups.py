@@ -32,7 +32,7 @@ from flowopt.optim.contract.torch_state import NOT_OURS, is_of_torch
 from flowopt.optim.controlled import trials
 from flowopt.optim.distributed.parts import share_seed
 from flowopt.optim.gradients import all_plain
-from flowopt.optim.stepping.again import Again, Done
+from flowopt.optim.stepping.again import Again
 from flowopt.optim.stepping.cohorts import (
     REPEATED,
     apart,
@@ -73,7 +73,7 @@ class GroupOptimizer(Optimizer):
         self._equations: list[Equation] = []
         self._joint: JointSteps | None = None
         self._energies: dict[int, str] = {}
-        self._again, self._done = Again(), list[Done]()
+        self._again = Again()
         own = torch.initial_seed() % SEEDS if defaults["seed"] is None else None
         # In the groups, state dicts carry it: noise continues where it was.
         super().__init__(params, defaults if own is None else {**defaults, "seed": own})
@@ -86,8 +86,7 @@ class GroupOptimizer(Optimizer):
         kept = {name: getattr(self, name) for name in KEPT}
         native = None if self._native is None else NativeSteps()
         joint = None if self._joint is None else JointSteps()
-        made_again = {"_native": native, "_joint": joint, "_plans": Plans()}
-        made_again |= {"_again": Again(), "_done": []}
+        made_again = {"_native": native, "_joint": joint, "_plans": Plans(), "_again": Again()}
         return {**super().__getstate__(), **kept, **made_again}
 
     def state_dict(self) -> dict[str, Any]:

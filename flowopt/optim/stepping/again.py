@@ -7,6 +7,7 @@ was, and if it is the same, gradients are all that is new.
 """
 
 from collections.abc import Callable, Iterable, MutableMapping, Sequence
+from functools import partial
 from itertools import repeat
 from math import nan
 from operator import is_, itemgetter
@@ -46,13 +47,13 @@ class Again:
         """See the class."""
         self._groups: list[_Group] = []
         self._places: list[dict[str, Any]] = []
-        self._last: list[Prepared] = []
+        self._tensors: list[Tensors] = []
 
     def remember(
         self,
         groups: Sequence[Group],
         state: MutableMapping[Tensor, dict[str, Any]],
-        done: Sequence[Done],
+        done: Sequence[Done | None],
         settings: Callable[[int], Iterable[str]],
     ) -> None:
         """Gets ready for a step like the last one, if that was like the one before it.
@@ -63,32 +64,44 @@ class Again:
             done: What the last step did.
             settings: Place of a group → what its flow is made of, by names in the group.
         """
-        last, self._last = self._last, [each.prepared for each in done]
+        known = [each for each in done if each is not None]
+        before, self._tensors = self._tensors, [each.work[0][0] for each in known]
         self._groups = []
-        if len(done) != len(groups) or not all(map(is_, self._last, last)) or len(last) < len(done):
-            return
-        # A step of zero length without a state may be a checkpoint's.
-        if not state and all(group["lr"] == 0 for group in groups):
+        if len(known) != len(groups) or before != self._tensors:
             return
         names = [(*settings(place), *OPTIONS) for place in range(len(groups))]
-        if all(map(_is_simple, groups, done, names)):
+        if all(map(_is_simple, groups, known, names)):
             self._places = list(state.values())
-            self._groups = list(map(_Group, done, names))
+            self._groups = list(map(_Group, known, names))
 
     def step(
-        self, groups: Sequence[Group], state: MutableMapping[Tensor, dict[str, Any]]
+        self,
+        groups: Sequence[Group],
+        state: MutableMapping[Tensor, dict[str, Any]],
+        prepare: Callable[[int], Prepared],
     ) -> bool:
-        """Takes a step if it is like the one before, apart from gradients; whether it was taken."""
+        """Takes a step if it is like the one before, apart from gradients and numbers.
+
+        Args:
+            groups: `param_groups`.
+            state: `optimizer.state`.
+            prepare: Place of a group → how it is stepped, with the numbers that it has now.
+
+        Returns:
+            Whether it was taken; if not, nothing has moved.
+        """
         known, places = self._groups, self._places
         if (
             not known
             or len(groups) != len(known)
             or len(state) != len(places)
             or not all(map(is_, state.values(), places))
+            # A step of zero length without a state may be a checkpoint's.
+            or (not places and all(group["lr"] == 0 for group in groups))
         ):
             return False
-        for each, group in zip(known, groups, strict=True):
-            if group is not each.group or not each.is_as_before():
+        for place, (each, group) in enumerate(zip(known, groups, strict=True)):
+            if group is not each.group or not each.is_as_before(partial(prepare, place)):
                 self._groups = []
                 return False
         for each in known:
@@ -128,26 +141,29 @@ class _Group:
         prepared, moving, ((self._tensors, self._update),) = done
         self.group, self._numbers, self._places = moving.group, moving.numbers, moving.places
         self._listed, self._parameters = moving.parameters, tuple(moving.parameters)
-        self._asked = itemgetter(*names)
+        self._asked, self._options = itemgetter(*names), len(OPTIONS)
         self._answers = self._asked(self.group)
         self._variables = prepared.names
         self._shared = (*prepared.scalars, "time", "step")
-        seed = self.group["seed"] % 2**63
-        self._rest = [*prepared.settings, nan, seed, moving.elements.first]
+        self._settings = prepared.settings
+        self._rest = nan, self.group["seed"] % 2**63, moving.elements.first
 
-    def is_as_before(self) -> bool:
-        """Whether nothing but gradients has changed; looks where those lie."""
+    def is_as_before(self, prepare: Callable[[], Prepared]) -> bool:
+        """Whether nothing but gradients and numbers has changed; looks where gradients lie."""
         group, listed, places, numbers = self.group, self._listed, self._places, self._numbers
         try:
+            answers = self._asked(group)
             if (
-                self._asked(group) != self._answers
+                (answers != self._answers and not self._takes(answers, prepare))
                 or group["params"] is not listed
                 or len(listed) != len(self._parameters)
                 or not all(map(is_, listed, self._parameters))
                 # Of a checkpoint's step that was not loaded over.
                 or numbers["time"] != numbers["time"]
-                or numbers is not group
-                and not all(map(is_, map(clock_of, places), repeat(numbers)))
+                or (
+                    numbers is not group
+                    and not all(map(is_, map(clock_of, places), repeat(numbers)))
+                )
             ):
                 return False
             kept = [[own[name] for own in places] for name in self._variables]
@@ -155,10 +171,19 @@ class _Group:
             return False
         return self._tensors.follow([listed, *kept])
 
+    def _takes(self, answers: tuple, prepare: Callable[[], Prepared]) -> bool:
+        """Takes numbers that have changed; whether nothing else has."""
+        if answers[-self._options :] != self._answers[-self._options :]:
+            return False
+        if not all(map(is_plain, answers)):
+            return False
+        self._settings, self._answers = prepare().settings, answers
+        return True
+
     def step(self) -> None:
         """Steps what was looked at."""
         group, numbers, shared = self.group, self._numbers, self._shared
-        given = [*map(numbers.__getitem__, shared), *self._rest]
+        given = [*map(numbers.__getitem__, shared), *self._settings, *self._rest]
         after = self._tensors.rerun(self._update, given)
         numbers.update(zip(shared, after, strict=False))
         if numbers is not group:

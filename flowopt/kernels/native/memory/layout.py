@@ -154,7 +154,8 @@ def _found(memory: _Memory) -> Layout:
             raise _NotFoundError
         return first
 
-    autograd, gradient = memory.path(tensors, _addresses(s.grad for s in samples), WORD)
+    gradients = [sample.grad for sample in samples if sample.grad is not None]
+    autograd, gradient = memory.path(tensors, _addresses(gradients), WORD)
     version, count = memory.path(tensors, [sample._version for sample in samples], HALF)
     release, own = _release(memory)
     return Layout(
@@ -226,7 +227,7 @@ def _data(memory: _Memory) -> int:
 def _release(memory: _Memory) -> tuple[int, int]:
     """A word that all memory of torch's own has in common, until tensors share it to copy late."""
     plain, shared = list(map(torch.zeros, SIZES)), torch.zeros(7)
-    copies = shared, torch._lazy_clone(shared)
+    copies = shared, torch.ops.aten._lazy_clone(shared)
     before, after = (
         [memory.numbers(storage, STORAGE, WORD) for storage in _storages(tensors)]
         for tensors in (plain, copies)

@@ -230,7 +230,8 @@ def _look() -> _Look:
     export = (pointer * (EXPORT + 1)).from_address(table)[EXPORT]
     classes = (pointer * len(PLAIN))(*map(id, PLAIN))
     return _Look(
-        prototype(engine.get_function_address("look")), item_of_list(), export, classes, engine)
+        prototype(engine.get_function_address("look")), item_of_list(), export, classes, engine
+    )
 
 
 def look(columns: Sequence[list[Tensor]], dtype: torch.dtype) -> Places | None:

@@ -5,8 +5,11 @@
 reads from memory, at the places that `layout` finds, what `look` asks torch for: address, type,
 shape and strides of each tensor of each list, and of the gradients of the first list. If all is as
 it was and gradients are at most elsewhere, in memory that no other tensor's is, the table of a
-kernel is brought up to date, tensors that will be written have a new version for autograd, and 1
-comes back; else 0, and nothing has changed but the table, which is to be made again.
+kernel is brought up to date and 1 comes back; else 0, and the table is to be made again.
+
+    void tell(ptr given)
+
+gives the tensors of the first list a new version, by which autograd knows that they are written.
 """
 
 import ctypes
@@ -183,7 +186,7 @@ moved:
   %i.next = add i64 %i, 1
   br label %tensor
 seen:
-  br i1 %elsewhere, label %check, label %tell
+  br i1 %elsewhere, label %check, label %fine
 check:
   %apart = call i64 @apart(ptr %gradients, ptr %sizes, i64 %count, ptr %begins, ptr %ends,
     i64 %spans)
@@ -193,21 +196,30 @@ lay:
   %all = add i64 %columns, 1
   call void @lay(ptr %addresses, i64 %all, i64 %count, ptr %owner, ptr %shift, i64 %rows,
     ptr %table)
-  br label %tell
-tell:
-  %v = phi i64 [ 0, %seen ], [ 0, %lay ], [ %v.next, %raise ]
-  %rest = icmp slt i64 %v, %count
-  br i1 %rest, label %raise, label %fine
-raise:
-  %kept = getelementptr ptr, ptr %versions, i64 %v
-  %number = load ptr, ptr %kept
-  %ignored = atomicrmw add ptr %number, i32 1 monotonic
-  %v.next = add i64 %v, 1
-  br label %tell
+  br label %fine
 fine:
   ret i64 1
 unlike:
   ret i64 0
+}
+"""
+TELL = """
+define void @tell(ptr %given) {
+entry:
+{loads}
+  br label %tensor
+tensor:
+  %i = phi i64 [ 0, %entry ], [ %i.next, %raise ]
+  %more = icmp slt i64 %i, %count
+  br i1 %more, label %raise, label %exit
+raise:
+  %kept = getelementptr ptr, ptr %versions, i64 %i
+  %number = load ptr, ptr %kept
+  %before = atomicrmw add ptr %number, i32 1 monotonic
+  %i.next = add i64 %i, 1
+  br label %tensor
+exit:
+  ret void
 }
 """
 
@@ -226,7 +238,7 @@ def _printed(known: Layout) -> str:
             f"  %is.{number} = icmp eq i64 %class, %class.{number}\n"
             f"  %plain.{number} = or i1 %plain.{number - 1}, %is.{number}\n"
         )
-    text = PLACE + FOLLOW.replace("{loads}", loads)
+    text = PLACE + (FOLLOW + TELL).replace("{loads}", loads)
     text = text.replace("{classes}", classes.rstrip("\n"))
     text = text.replace("br i1 %plain, label %here", f"br i1 %plain.{len(PLAIN) - 1}, label %here")
     facts = {**known._asdict(), "CLASS": CLASS, "MOST_DIMENSIONS": MOST_DIMENSIONS}
@@ -235,20 +247,28 @@ def _printed(known: Layout) -> str:
     return spans.TEXT + text
 
 
-class _Follow(NamedTuple):
-    call: CFuncPtr
+class _Functions(NamedTuple):
+    follow: CFuncPtr
+    tell: CFuncPtr
     layout: Layout
     owner: object
 
 
 @lru_cache(maxsize=1)
-def _follow() -> _Follow | None:
+def _functions() -> _Functions | None:
     known = layout()
     if known is None:
         return None
     engine, _ = link(_printed(known), (), this_machine())
-    prototype = ctypes.PYFUNCTYPE(ctypes.c_int64, ctypes.c_void_p)
-    return _Follow(prototype(engine.get_function_address("follow")), known, engine)
+    # PYFUNCTYPE keeps Python's lock, without which lists could change meanwhile.
+    follow = ctypes.PYFUNCTYPE(ctypes.c_int64, ctypes.c_void_p)
+    tell = ctypes.PYFUNCTYPE(None, ctypes.c_void_p)
+    return _Functions(
+        follow(engine.get_function_address("follow")),
+        tell(engine.get_function_address("tell")),
+        known,
+        engine,
+    )
 
 
 class Track:
@@ -271,10 +291,10 @@ class Track:
         written: spans.Spans,
     ):
         """See the class."""
-        function = _follow()
-        assert function is not None
+        functions = _functions()
+        assert functions is not None
         columns, count = len(content) - 2, content.shape[1]
-        self._call = function.call
+        self._functions = functions
         self._lists = (ctypes.c_void_p * columns)()
         versions = np.empty(count, dtype=np.int64)
         owner, shift, rows = table
@@ -287,8 +307,8 @@ class Track:
             "count": count,
             "dtype": TYPES[dtype],
             "bytes": dtype.itemsize,
-            "keys": function.layout.plain,
-            "release": function.layout.own,
+            "keys": functions.layout.plain,
+            "release": functions.layout.own,
             "addresses": addresses.ctypes.data,
             "versions": versions.ctypes.data,
             "owner": owner.ctypes.data,
@@ -304,13 +324,19 @@ class Track:
     @staticmethod
     def is_known() -> bool:
         """Whether tensors of this torch can be followed."""
-        return _follow() is not None
+        return _functions() is not None
 
     def follow(self, variables: Sequence[list[Tensor]]) -> bool:
-        """Whether variables are where they were, and gradients where they may be.
+        """Looks where tensors lie.
 
-        If so, the table is up to date, and versions of the first variable are for what follows.
+        Returns:
+            Whether variables are where they were, and gradients where they may be; then the table
+            is up to date.
         """
         for place, column in enumerate(variables):
             self._lists[place] = id(column)
-        return bool(self._call(self._given))
+        return bool(self._functions.follow(self._given))
+
+    def tell(self) -> None:
+        """Tells autograd that the first variable is written."""
+        self._functions.tell(self._given)

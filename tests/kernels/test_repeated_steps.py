@@ -1,0 +1,428 @@
+"""Steps like the one before: the same numbers as of an optimizer that asks everything anew."""
+
+import copy
+from collections.abc import Callable
+from functools import partial
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.optim.optimizer import (
+    register_optimizer_step_post_hook,
+    register_optimizer_step_pre_hook,
+)
+
+import flowopt as fo
+from flowopt.kernels.native.memory import layout as layouts
+from flowopt.kernels.native.memory.layout import layout
+from flowopt.optim.stepping.again import Again
+
+SHAPES = [(3, 4), (1,), (), (0, 3), (5, 1, 3), (40_000,), (2, 1, 2, 1, 2)]
+BAOA = partial(
+    fo.optim.FlowOptimizer,
+    flow=fo.flows.langevin(friction=1.0, temperature=0.1),
+    scheme=fo.Splitting("BAOA"),
+    seed=7,
+)
+METHODS = {
+    "SGD": fo.optim.SGD,
+    "momentum": partial(fo.optim.SGD, momentum=0.9),
+    "Adam": fo.optim.Adam,
+    "RMSprop": fo.optim.RMSprop,
+    "Langevin": BAOA,
+}
+
+pytestmark = pytest.mark.skipif(layout() is None, reason="the layout of tensors is not found")
+
+
+class Twins:
+    """Two optimizers of equal parameters, the second of which never repeats a step."""
+
+    def __init__(
+        self,
+        monkeypatch: pytest.MonkeyPatch,
+        method: str = "Adam",
+        groups: int = 1,
+        shapes: list[tuple[int, ...]] = SHAPES,
+    ):
+        self.repeated: list[bool] = []
+        own = Again.step
+
+        def counted(*arguments: object) -> bool:
+            self.repeated.append(own(*arguments))
+            return self.repeated[-1]
+
+        monkeypatch.setattr(Again, "step", counted)
+        self.sides = [self._side(METHODS[method], groups, shapes) for _ in range(2)]
+        self.sides[1].optimizer._repeated_step = lambda: False
+        self.generator = torch.Generator().manual_seed(3)
+
+    @staticmethod
+    def _side(method: Callable, groups: int, shapes: list[tuple[int, ...]]) -> "Side":
+        generator = torch.Generator().manual_seed(1)
+        parameters = [nn.Parameter(torch.randn(s, generator=generator)) for s in shapes]
+        shared = [{"params": parameters[i::groups]} for i in range(groups)]
+        return Side(parameters, method(shared, lr=1e-2, compile=True))
+
+    def step(self) -> None:
+        """A step of each with the same new gradients."""
+        for places in zip(*(side.parameters for side in self.sides), strict=True):
+            gradient = torch.randn(places[0].shape, generator=self.generator)
+            for parameter in places:
+                parameter.grad = gradient.clone()
+        self.move()
+
+    def move(self) -> None:
+        for side in self.sides:
+            side.optimizer.step()
+
+    def begin(self) -> None:
+        """Steps until they are repeated."""
+        for _ in range(4):
+            self.step()
+        assert self.repeated[-2:] == [True, True]
+
+    def both(self, change: Callable[["Side"], object]) -> None:
+        for side in self.sides:
+            change(side)
+
+    def check(self) -> None:
+        ours, theirs = (side.everything() for side in self.sides)
+        assert len(ours) == len(theirs)
+        for one, other in zip(ours, theirs, strict=True):
+            assert torch.equal(one, other)
+
+
+class Side:
+    """Parameters and their optimizer."""
+
+    def __init__(self, parameters: list[nn.Parameter], optimizer: torch.optim.Optimizer):
+        self.parameters, self.optimizer = parameters, optimizer
+
+    @property
+    def group(self) -> dict:
+        return self.optimizer.param_groups[0]
+
+    def everything(self) -> list[Tensor]:
+        """Parameters, states and numbers."""
+        found = [parameter.detach() for parameter in self.parameters]
+        for parameter in self.parameters:
+            own = self.optimizer.state.get(parameter, {})
+            found += [value for value in own.values() if isinstance(value, Tensor)]
+            found.append(torch.tensor([*own.get("clock", {}).values()], dtype=torch.float64))
+        for group in self.optimizer.param_groups:
+            found.append(torch.tensor([group["step"], group["time"]], dtype=torch.float64))
+        return found
+
+
+@pytest.mark.parametrize("groups", [1, 3])
+@pytest.mark.parametrize("method", METHODS)
+def test_repeated_steps_equal_those_that_ask_anew(
+    method: str, groups: int, monkeypatch: pytest.MonkeyPatch
+):
+    twins = Twins(monkeypatch, method, groups)
+    for _ in range(7):
+        twins.step()
+    assert twins.repeated == [False] * 2 + [True] * 5
+    twins.check()
+    assert twins.sides[0].group["step"] == 7
+
+
+def _data_elsewhere(side: Side) -> None:
+    side.parameters[0].data = side.parameters[0].data.clone()
+
+
+def _strided_parameter(side: Side) -> None:
+    side.parameters[0].data = side.parameters[0].data.t().contiguous().t()
+
+
+def _replaced_in_the_same_memory(side: Side) -> None:
+    side.parameters[0] = nn.Parameter(side.parameters[0].data)
+    side.parameters[0].grad = torch.ones(SHAPES[0])
+    side.group["params"][0] = side.parameters[0]
+
+
+def _appended(side: Side) -> None:
+    side.parameters.append(nn.Parameter(torch.ones(3)))
+    side.group["params"].append(side.parameters[-1])
+
+
+def _other_list(side: Side) -> None:
+    side.group["params"] = side.group["params"][:-1]
+
+
+def _added_group(side: Side) -> None:
+    side.parameters.append(nn.Parameter(torch.ones(3)))
+    side.optimizer.add_param_group({"params": side.parameters[-1:]})
+
+
+def _state_elsewhere(side: Side) -> None:
+    own = side.optimizer.state[side.parameters[0]]
+    own["m"] = own["m"] + 1
+
+
+def _state_of_another_dict(side: Side) -> None:
+    parameter = side.parameters[0]
+    side.optimizer.state[parameter] = copy.deepcopy(side.optimizer.state[parameter])
+
+
+def _state_forgotten(side: Side) -> None:
+    del side.optimizer.state[side.parameters[0]]
+
+
+def _own_clock(side: Side) -> None:
+    clock = side.optimizer.state[side.parameters[0]]["clock"]
+    side.optimizer.state[side.parameters[0]]["clock"] = {**clock, "step": 1, "time": 0.01}
+
+
+def _reloaded(side: Side) -> None:
+    side.optimizer.load_state_dict(copy.deepcopy(side.optimizer.state_dict()))
+
+
+def _copied_late(side: Side) -> None:
+    side.late = torch.ops.aten._lazy_clone(side.parameters[0].detach())
+    side.before = side.late.clone()
+
+
+CHANGES = [
+    *(_data_elsewhere, _strided_parameter, _replaced_in_the_same_memory, _appended, _other_list),
+    *(_added_group, _state_elsewhere, _state_of_another_dict, _state_forgotten, _own_clock),
+    *(_reloaded, _copied_late),
+]
+
+
+@pytest.mark.parametrize("change", CHANGES, ids=lambda change: change.__name__)
+def test_a_step_after_a_change_asks_anew(change: Callable, monkeypatch: pytest.MonkeyPatch):
+    twins = Twins(monkeypatch)
+    twins.begin()
+    twins.both(change)
+    twins.step()
+    assert twins.repeated[-1] is False
+    twins.step()
+    twins.step()
+    twins.check()
+
+
+def test_what_is_copied_late_stays_as_it_was(monkeypatch: pytest.MonkeyPatch):
+    twins = Twins(monkeypatch)
+    twins.begin()
+    twins.both(_copied_late)
+    twins.step()
+    for side in twins.sides:
+        assert torch.equal(side.late, side.before)
+        assert not torch.equal(side.parameters[0], side.before)
+
+
+def _transposed(gradient: Tensor) -> Tensor:
+    return gradient.t().contiguous().t()
+
+
+def _negative(gradient: Tensor) -> Tensor:
+    return torch.complex(gradient, -gradient).conj().imag
+
+
+def _of_numpy(gradient: Tensor) -> Tensor:
+    return torch.from_numpy(gradient.numpy().copy())
+
+
+def _none(gradient: Tensor) -> None:
+    return None
+
+
+GRADIENTS = [_transposed, _negative, _of_numpy, _none, nn.Parameter]
+
+
+@pytest.mark.parametrize("form", GRADIENTS, ids=lambda form: form.__name__)
+def test_gradients_of_another_form_are_seen(form: Callable, monkeypatch: pytest.MonkeyPatch):
+    twins = Twins(monkeypatch)
+    twins.begin()
+    gradient = torch.randn(SHAPES[0], generator=twins.generator)
+    for side in twins.sides:
+        side.parameters[0].grad = form(gradient)
+    twins.move()
+    twins.check()
+    assert twins.repeated[-1] is (form is nn.Parameter)
+    single = torch.randn(1, generator=twins.generator)
+    for side in twins.sides:
+        side.parameters[1].grad = form(single) if form is not _transposed else single
+    twins.move()
+    twins.check()
+
+
+@pytest.mark.parametrize("lender", [0, 5], ids=["own parameter", "another one"])
+def test_a_gradient_in_memory_that_is_written_is_refused(
+    lender: int, monkeypatch: pytest.MonkeyPatch
+):
+    twins = Twins(monkeypatch)
+    twins.begin()
+    for side in twins.sides:
+        lent = side.parameters[lender].detach().flatten()
+        side.parameters[0].grad = lent[:12].view(SHAPES[0])
+        with pytest.raises(fo.errors.CompatibilityError, match="share memory"):
+            side.optimizer.step()
+    twins.check()
+
+
+def test_a_state_of_another_shape_is_refused(monkeypatch: pytest.MonkeyPatch):
+    twins = Twins(monkeypatch)
+    twins.begin()
+    for side in twins.sides:
+        side.optimizer.state[side.parameters[0]]["m"].resize_(12)
+        with pytest.raises(fo.errors.CompatibilityError, match="of one shape"):
+            side.optimizer.step()
+    twins.check()
+
+
+def test_sparse_gradients_are_refused_after_repeated_steps(monkeypatch: pytest.MonkeyPatch):
+    twins = Twins(monkeypatch)
+    twins.begin()
+    versions = [parameter._version for parameter in twins.sides[0].parameters]
+    for side in twins.sides:
+        side.parameters[0].grad = torch.ones(SHAPES[0]).to_sparse()
+        with pytest.raises(fo.errors.CompatibilityError, match="sparse"):
+            side.optimizer.step()
+    twins.check()
+    assert [parameter._version for parameter in twins.sides[0].parameters] == versions
+
+
+@pytest.mark.parametrize("name, value", [("lr", 0.5), ("lr", 0.0), ("lr", 1), ("maximize", True)])
+def test_numbers_that_change_take_effect(name: str, value: object, monkeypatch: pytest.MonkeyPatch):
+    twins = Twins(monkeypatch)
+    twins.begin()
+    for number in (value, twins.sides[0].group[name], value):
+        for side in twins.sides:
+            side.group[name] = number
+        twins.step()
+        assert twins.repeated[-1] is (name == "lr" and len(twins.repeated) >= 4)
+        twins.step()
+        twins.step()
+    twins.check()
+
+
+def test_schedules_repeat_steps(monkeypatch: pytest.MonkeyPatch):
+    twins = Twins(monkeypatch, "momentum")
+    schedules = [
+        torch.optim.lr_scheduler.OneCycleLR(side.optimizer, 0.1, total_steps=9)
+        for side in twins.sides
+    ]
+    for _ in range(8):
+        twins.step()
+        for schedule in schedules:
+            schedule.step()
+    assert twins.repeated == [False] * 2 + [True] * 6
+    twins.check()
+
+
+def test_a_step_of_no_length_and_no_gradient_without_a_state_is_none(
+    monkeypatch: pytest.MonkeyPatch,
+):
+    twins = Twins(monkeypatch, "SGD")
+    twins.begin()
+    for side in twins.sides:
+        side.group["lr"] = 0.0
+        for parameter in side.parameters:
+            parameter.grad = torch.zeros_like(parameter)
+    twins.move()
+    twins.check()
+
+
+def test_numbers_out_of_range_are_refused(monkeypatch: pytest.MonkeyPatch):
+    twins = Twins(monkeypatch)
+    twins.begin()
+    for side in twins.sides:
+        side.group["lr"] = -1.0
+        with pytest.raises(fo.errors.ConfigurationError, match="learning rate"):
+            side.optimizer.step()
+        side.group["lr"] = torch.tensor(0.1)
+    twins.step()
+    assert twins.repeated[-1] is False
+    twins.check()
+
+
+def test_gradients_that_are_not_finite_are_refused_from_when_it_is_asked(
+    monkeypatch: pytest.MonkeyPatch,
+):
+    twins = Twins(monkeypatch)
+    twins.begin()
+    for side in twins.sides:
+        side.group["error_if_nonfinite"] = True
+        side.parameters[0].grad = torch.full(SHAPES[0], torch.nan)
+        with pytest.raises(fo.errors.NotFiniteError):
+            side.optimizer.step()
+    twins.check()
+
+
+def test_hooks_and_profiles_see_every_step(monkeypatch: pytest.MonkeyPatch):
+    twins = Twins(monkeypatch)
+    twins.begin()
+    optimizer, seen = twins.sides[0].optimizer, []
+    everywhere = register_optimizer_step_pre_hook, register_optimizer_step_post_hook
+    own = optimizer.register_step_pre_hook, optimizer.register_step_post_hook
+    for number, register in enumerate((*everywhere, *own)):
+        handle = register(lambda *_, number=number: seen.append(number))
+        optimizer.step()
+        handle.remove()
+    assert seen == [0, 1, 2, 3]
+    with torch.profiler.profile() as profile:
+        optimizer.step()
+    assert "Optimizer.step#Adam.step" in {event.key for event in profile.key_averages()}
+
+
+def test_a_step_of_ones_own_is_called(monkeypatch: pytest.MonkeyPatch):
+    calls = []
+
+    class Counted(fo.optim.Adam):
+        def step(self, closure: Callable | None = None) -> object:
+            calls.append(1)
+            return super().step(closure)
+
+    parameter = nn.Parameter(torch.ones(3))
+    optimizer = Counted([parameter], lr=0.1, compile=True)
+    for _ in range(5):
+        parameter.grad = torch.ones(3)
+        optimizer.step()
+    assert len(calls) == 5
+    assert optimizer.param_groups[0]["step"] == 5
+
+
+def test_versions_rise_once_per_step(monkeypatch: pytest.MonkeyPatch):
+    twins = Twins(monkeypatch)
+    for number in range(5):
+        versions = [parameter._version for parameter in twins.sides[0].parameters]
+        twins.step()
+        after = [parameter._version for parameter in twins.sides[0].parameters]
+        assert after == [version + 1 for version in versions], number
+
+
+def test_a_closure_is_called_after_repeated_steps(monkeypatch: pytest.MonkeyPatch):
+    twins = Twins(monkeypatch)
+    twins.begin()
+    losses = [side.optimizer.step(lambda: torch.tensor(2.0)) for side in twins.sides]
+    assert losses == [2.0, 2.0]
+    twins.check()
+
+
+def test_many_dimensions_ask_anew(monkeypatch: pytest.MonkeyPatch):
+    twins = Twins(monkeypatch, shapes=[(2, 1, 2, 1, 2, 1)])
+    for _ in range(4):
+        twins.step()
+    assert not any(twins.repeated)
+    twins.check()
+
+
+@pytest.mark.parametrize("wrong", ["nothing", "twice"])
+def test_a_layout_that_is_not_found_once_is_none(wrong: str, monkeypatch: pytest.MonkeyPatch):
+    def places(*_: object) -> list[int]:
+        return [] if wrong == "nothing" else [8, 16]
+
+    monkeypatch.setattr(layouts._Memory, "places", places)
+    layout.cache_clear()
+    try:
+        assert layout() is None
+    finally:
+        layout.cache_clear()
+
+
+def test_memory_that_is_not_there_holds_nothing():
+    with open(layouts.MEMORY, "rb", buffering=0) as memory:
+        assert layouts._Memory(memory.fileno()).numbers(8, 64, "Q") == {}
