@@ -167,7 +167,11 @@ def _state_of_another_dict(side: Side) -> None:
 
 
 def _state_forgotten(side: Side) -> None:
-    del side.optimizer.state[side.parameters[0]]
+    del side.optimizer.state[side.parameters[-1]]
+
+
+def _variable_forgotten(side: Side) -> None:
+    del side.optimizer.state[side.parameters[0]]["m"]
 
 
 def _own_clock(side: Side) -> None:
@@ -187,6 +191,7 @@ def _copied_late(side: Side) -> None:
 CHANGES = [
     *(_data_elsewhere, _strided_parameter, _replaced_in_the_same_memory, _appended, _other_list),
     *(_added_group, _state_elsewhere, _state_of_another_dict, _state_forgotten, _own_clock),
+    _variable_forgotten,
     *(_reloaded, _copied_late),
 ]
 
@@ -214,7 +219,7 @@ def test_what_is_copied_late_stays_as_it_was(monkeypatch: pytest.MonkeyPatch):
 
 
 def _transposed(gradient: Tensor) -> Tensor:
-    return gradient.t().contiguous().t()
+    return gradient.t().contiguous().t() if gradient.ndim > 1 else gradient
 
 
 def _negative(gradient: Tensor) -> Tensor:
@@ -232,20 +237,33 @@ def _none(gradient: Tensor) -> None:
 GRADIENTS = [_transposed, _negative, _of_numpy, _none, nn.Parameter]
 
 
+# A single element too, whose strides say nothing.
+@pytest.mark.parametrize("place", [0, 1])
 @pytest.mark.parametrize("form", GRADIENTS, ids=lambda form: form.__name__)
-def test_gradients_of_another_form_are_seen(form: Callable, monkeypatch: pytest.MonkeyPatch):
+def test_gradients_of_another_form_are_seen(
+    form: Callable, place: int, monkeypatch: pytest.MonkeyPatch
+):
     twins = Twins(monkeypatch)
     twins.begin()
-    gradient = torch.randn(SHAPES[0], generator=twins.generator)
+    gradient = torch.randn(SHAPES[place], generator=twins.generator)
     for side in twins.sides:
-        side.parameters[0].grad = form(gradient)
+        side.parameters[place].grad = form(gradient)
     twins.move()
     twins.check()
-    assert twins.repeated[-1] is (form is nn.Parameter)
-    single = torch.randn(1, generator=twins.generator)
+    as_before = form is nn.Parameter or (form is _transposed and place == 1)
+    assert twins.repeated[-1] is as_before
+
+
+def test_a_parameter_of_fewer_elements_is_seen(monkeypatch: pytest.MonkeyPatch):
+    twins = Twins(monkeypatch, "SGD")
+    twins.begin()
     for side in twins.sides:
-        side.parameters[1].grad = form(single) if form is not _transposed else single
+        whole = side.parameters[5].data
+        side.parameters[5].data = whole[:10]
+        side.parameters[5].grad, side.whole = torch.ones(10), whole
     twins.move()
+    assert twins.repeated[-1] is False
+    assert torch.equal(*(side.whole for side in twins.sides))
     twins.check()
 
 
@@ -267,7 +285,7 @@ def test_a_state_of_another_shape_is_refused(monkeypatch: pytest.MonkeyPatch):
     twins = Twins(monkeypatch)
     twins.begin()
     for side in twins.sides:
-        side.optimizer.state[side.parameters[0]]["m"].resize_(12)
+        side.optimizer.state[side.parameters[0]]["m"].resize_(4, 3)
         with pytest.raises(fo.errors.CompatibilityError, match="of one shape"):
             side.optimizer.step()
     twins.check()
