@@ -170,6 +170,8 @@ class FlowOptimizer(GroupOptimizer):
         if closure is not None and loss is None:
             with torch.enable_grad():
                 loss = closure()
+        if self._repeated_step():
+            return loss
         check_finite(self.param_groups, self.state, self._plan, loss, self._energies)
         if self._joint is not None:
             self._joint.step(self._members(closure, loss), self.scheme, closure, loss)
@@ -177,7 +179,7 @@ class FlowOptimizer(GroupOptimizer):
         done: list[Done | None] = []
         for place, prepared, moving in self._moving():
             done += self._step_group(place, prepared, moving, closure, loss)
-        if self._native is not None and closure is None and self.control is None:
+        if self._native is not None and self.control is None:
             self._again.remember(self.param_groups, self.state, done, self._settings)
         return loss
 
