@@ -105,14 +105,15 @@ class Lanes:
             node = self.loop.program.nodes[index]
             if node.op == "constant" or index in self.names or is_wide(node):
                 continue
-            kinds = [self.dtype(arg) for arg in node.args]
             if index in self.loop.uniform:
-                self.names[index] = [self._scalar(index, node, kinds)]
+                self.names[index] = [self._scalar(index)]
                 self.spread_out(index)
                 continue
-            self.names[index] = [self._of_lane(index, node, kinds, j) for j in range(self.copies)]
+            self.names[index] = [self.of_lane(index, j) for j in range(self.copies)]
 
-    def _scalar(self, index: int, node, kinds: list[str]) -> str:
+    def _scalar(self, index: int) -> str:
+        node = self.loop.program.nodes[index]
+        kinds = [self.dtype(arg) for arg in node.args]
         if node.op == "input":
             return self.load_scalar("in", *node.data)
         values = [self.one(arg) for arg in node.args]
@@ -122,7 +123,10 @@ class Lanes:
             return self.length(node.data)
         return self.module.operation(node, kinds, values, 0)
 
-    def _of_lane(self, index: int, node, kinds: list[str], j: int) -> str:
+    def of_lane(self, index: int, j: int) -> str:
+        """Prints a value of vector j, whose operands are printed; returns its name."""
+        node = self.loop.program.nodes[index]
+        kinds = [self.dtype(arg) for arg in node.args]
         if node.op == "input":
             slot, element = node.data
             return self.load(slot, element, j)

@@ -15,9 +15,10 @@ from typing import NamedTuple
 from flowopt.kernels.loop import Carried, Loop
 from flowopt.kernels.native.inner.elements import LINE, Elements, Sink
 from flowopt.kernels.native.inner.rows import RowFunction
+from flowopt.kernels.native.inner.sprint import MOST_OPERATIONS, PATIENCE, Sprint, registers_of
 from flowopt.kernels.native.lanes import Lanes
 from flowopt.kernels.native.machine import Machine
-from flowopt.kernels.native.printer import TYPES, Module
+from flowopt.kernels.native.printer import Module
 from flowopt.kernels.program import I64
 
 # Vectors per block and the most operations of a step: several hide the latency of one another
@@ -79,13 +80,15 @@ def print_trajectories(loop: Loop, machine: Machine, copies: int | None = None) 
         copies: Vectors per block; by default by the size of the step.
     """
     body = set(loop.program.needed([loop.goes, *(c.going for c in loop.carried)]))
+    size = sum(i not in loop.uniform and i not in loop.constant for i in body)
+    size += len(loop.rows.traced.program.nodes) if loop.rows else 0
     if copies is None:
-        size = sum(i not in loop.uniform and i not in loop.constant for i in body)
-        size += len(loop.rows.traced.program.nodes) if loop.rows else 0
         copies = next((n for n, most in COPIES.items() if size <= most), 1)
     width = machine.width
     module = Module(width, machine.vector_function, machine.prefix)
     template = _Template(loop, module, copies, body)
+    if size <= MOST_OPERATIONS:
+        template.add_laps()
     template.write()
     attributes = f'"prefer-vector-width"="{64 * width}" "min-legal-vector-width"="{64 * width}"'
     text = "\n".join(
@@ -113,6 +116,7 @@ class _Template:
         self.lanes = Lanes(loop, module, copies)
         self.rows = RowFunction(loop.rows, module, copies) if loop.rows else None
         self.elements = Elements(loop, module, self.lanes, self.rows, body)
+        self.sprint: Sprint | None = None
 
     def write(self) -> None:
         """All blocks."""
@@ -122,6 +126,12 @@ class _Template:
         self._event()
         self._next_step()
         self._finish()
+
+    def add_laps(self) -> None:
+        """Makes steps in laps, where they are made of vectors of numbers and may go on."""
+        ends = self.loop.program.value(self.loop.goes) is not None
+        if self.copies > 1 and self.width > 1 and not (ends or self.rows or self.elements.bytes):
+            self.sprint = Sprint(self.loop, self.module, self.lanes, self._all_registers())
 
     def _entry(self) -> None:
         put, let = self.module.put, self.module.let
@@ -191,7 +201,9 @@ class _Template:
         rest = (i for i in self.lanes.used if i in self.loop.constant and not self._once(i))
         self.lanes.print_values(rest)
         self.prepared = self.module.block
-        put("br label %step")
+        put(f"br label %{'ready' if self.sprint else 'step'}")
+        if self.sprint:
+            self.sprint.write(self.prepared)
 
     def _begin(self, carried: Carried, element: str, j: int) -> None:
         loaded = self.lanes.load(carried.slot, element, j)
@@ -218,28 +230,26 @@ class _Template:
 
     def _steps(self) -> None:
         """One step of the lanes of a block."""
-        put, let = self.module.put, self.module.let
+        put, let, sprint = self.module.put, self.module.let, self.sprint
         self.module.label("step")
-        before = f"%{self.prepared}"
-        put(f"%k = phi i64 [ 0, {before} ], [ %k.next, %after ]")
+        before, again = ("walk", "walked") if sprint else (self.prepared, "after")
+        first = "%walk.k" if sprint else "0"
+        put(f"%k = phi i64 [ {first}, %{before} ], [ %k.next, %{again} ]")
+        if sprint:
+            put(f"%until = phi i64 [ %run.k, %{before} ], [ %until.next, %{again} ]")
         if self.elements.bytes:
-            put(f"%before = phi ptr [ %scratch, {before} ], [ %after.state, %after ]")
-            put(f"%after.state = phi ptr [ %other, {before} ], [ %before, %after ]")
+            put(f"%before = phi ptr [ %scratch, %{before} ], [ %after.state, %{again} ]")
+            put(f"%after.state = phi ptr [ %other, %{before} ], [ %before, %{again} ]")
+        active = "%ready.active" if sprint else "%active0"
         for j in range(self.copies):
             mask = self.lanes.bools
-            put(f"%active.{j} = phi {mask} [ %active0.{j}, {before} ], [ %on.{j}, %after ]")
-        for carried in self._registers(uniform=True):
-            start, kind = carried.start, TYPES[self.lanes.dtype(carried.start)]
-            put(f"%u{start} = phi {kind} [ %start{start}, {before} ], [ %unext{start}, %after ]")
-            self.lanes.names[start] = [f"%u{start}"]
-        for carried in self._registers(uniform=False):
-            start, kind = carried.start, self.lanes.vector(carried.start)
-            for j in range(self.copies):
-                put(
-                    f"%r{start}.{j} = phi {kind} [ %begin{start}.{j}, {before} ], "
-                    f"[ %rnext{start}.{j}, %after ]"
-                )
-            self.lanes.names[start] = [f"%r{start}.{j}" for j in range(self.copies)]
+            put(f"%active.{j} = phi {mask} [ {active}.{j}, %{before} ], [ %on.{j}, %{again} ]")
+        for carried in self._all_registers():
+            self.lanes.names[carried.start] = []
+            for name, kind, begin, stepped in registers_of(carried, self.lanes):
+                begin = f"%walk.{name}" if sprint else begin
+                put(f"%{name} = phi {kind} [ {begin}, %{before} ], [ {stepped}, %{again} ]")
+                self.lanes.names[carried.start].append(f"%{name}")
         for start in [c.start for c in self._registers(uniform=True)]:
             self.lanes.spread_out(start)
         moving = [i for i in self.lanes.used if i in self.body and i not in self.loop.constant]
@@ -267,6 +277,8 @@ class _Template:
         some = self.lanes.any_of([f"%left.{j}" for j in range(self.copies)])
         put(f"br i1 {some}, label %refill, label %done0")
         self.module.label("refill")
+        if self.sprint:
+            put(f"%patient = add i64 %k, {PATIENCE}")
         for carried in self._registers(uniform=False):
             for j in range(self.copies):
                 filled = self.lanes.fill(carried, self.lanes.of(carried.going, j), f"%left.{j}")
@@ -294,6 +306,8 @@ class _Template:
         put = self.module.put
         before, refilled = f"%{self.stepped}", f"%{self.refilled}"
         self.module.label("after")
+        if self.sprint:
+            put(f"%until.next = phi i64 [ %until, {before} ], [ %patient, {refilled} ]")
         for j in range(self.copies):
             kind = self.lanes.bools
             put(f"%on.{j} = phi {kind} [ %active.{j}, {before} ], [ %left.{j}, {refilled} ]")
@@ -310,7 +324,13 @@ class _Template:
             put(f"%unext{carried.start} = {self.lanes.same(carried.start, value)}")
         put("%k.next = add i64 %k, 1")
         put("%more = icmp slt i64 %k.next, %trials")
-        put("br i1 %more, label %step, label %finish")
+        if not self.sprint:
+            put("br i1 %more, label %step, label %finish")
+            return
+        put("br i1 %more, label %walked, label %finish")
+        self.module.label("walked")
+        put("%walks = icmp slt i64 %k.next, %until.next")
+        put("br i1 %walks, label %step, label %ready")
 
     def _finish(self) -> None:
         """End of a block: what runs is stored and counted."""
@@ -360,6 +380,9 @@ class _Template:
     def _registers(self, *, uniform: bool) -> list[Carried]:
         """What is kept in registers from step to step; the status is the mask of active lanes."""
         return [c for c in self._numbers() if c.uniform is uniform and c.slot != self.loop.status]
+
+    def _all_registers(self) -> list[Carried]:
+        return [*self._registers(uniform=True), *self._registers(uniform=False)]
 
     def _numbers(self) -> list[Carried]:
         """What is carried and is one number per trajectory."""
