@@ -76,17 +76,22 @@ def check_settings(
         raise ConfigurationError("give steps (most accepted steps), duration (a time span) or both")
     if steps is not None and (isinstance(steps, bool) or not isinstance(steps, int) or steps < 0):
         raise ConfigurationError(f"steps is a whole number that is not negative, got {steps!r}")
-    moves_on = control.advances if control is not None else _all_positive("step_size", step_size)
-    if steps is None and not moves_on:
-        raise ConfigurationError(
-            f"a duration alone ends only where every step moves on in time, got {step_size!r}: "
-            "give a positive step_size, or steps too"
-        )
+    if steps is None:
+        _check_moves_on(step_size, control)
     if duration is not None and not _all_positive("duration", duration):
         raise ConfigurationError(f"a duration is positive and finite, got {duration!r}")
     check_seed(seed)
     if compile != "auto" and not isinstance(compile, bool):
         raise ConfigurationError(f"compile is 'auto', True or False, got {compile!r}")
+
+
+def _check_moves_on(step_size: object, control: StepControl | None) -> None:
+    moves_on = control.advances if control is not None else _all_positive("step_size", step_size)
+    if not moves_on:
+        raise ConfigurationError(
+            f"a duration alone ends only where every step moves on in time, got {step_size!r}: "
+            "give a positive step_size, or steps too"
+        )
 
 
 def check_duration(duration: object, flow: FlowLike) -> None:

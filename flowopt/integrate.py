@@ -107,7 +107,7 @@ def integrate(
         )
         oracle, step = plan.stepper.oracle, plan.state.step
         recorder = Recorder(record, plan.stepper, step_size)
-        at_its_end = _at_its_end(plan)
+        at_its_end = steps == 0 or not step.numel()
         reason = _reason_against_kernel(compile, plan, recorder, at_its_end)
         engine, carry = _stepped(plan, recorder, seed, progress, steps, compile, reason)
     records, times = recorder.result()
@@ -207,12 +207,6 @@ def _reason_against_kernel(
     if float(steps.max()) * trajectories >= WORTH_A_KERNEL:
         return None
     return f"fewer than {WORTH_A_KERNEL:.0e} steps of trajectories"
-
-
-def _at_its_end(plan: Plan) -> bool:
-    """Whether there are no trajectories, or no steps for them to take."""
-    last, step = plan.stepper.last_step, plan.state.step
-    return not step.numel() or (last is not None and bool((last == step).all()))
 
 
 def _stepped(

@@ -2,16 +2,16 @@
 
 import math
 from collections.abc import Sequence
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils import _pytree as pytree
 
 from flowopt.core.trajectory import Status
 from flowopt.errors import KernelMemoryError
-from flowopt.kernels.inputs import Inputs
+from flowopt.kernels.inputs import Inputs, unflattened
 from flowopt.kernels.native.launch import pointers, run_blocks
 from flowopt.kernels.step import Part, TracedStep
 
@@ -136,15 +136,19 @@ class Batch:
 
     def carry(self) -> Any:
         """The carry with the batch's own shape."""
-        carry, _ = pytree.tree_unflatten(self._tensors(None), self.inputs.spec)
-        return carry
+        tensors = self._tensors(self.arguments[: self.inputs.carried], None)
+        return unflattened(tensors, self.inputs.carry_form)
+
+    def carried(self, chosen: Tensor) -> list[Tensor]:
+        """The carry of some of the trajectories, as flat tensors."""
+        return self._tensors(self.arguments[: self.inputs.carried], chosen)
 
     def some(self, chosen: Tensor) -> Inputs:
         """What some of the trajectories start the next step from."""
-        return self.inputs._replace(tensors=self._tensors(chosen))
+        return self.inputs._replace(tensors=self._tensors(self.arguments, chosen))
 
-    def _tensors(self, chosen: Tensor | None) -> list[Tensor]:
-        places = zip(self.arguments, self.inputs.lanes, strict=True)
+    def _tensors(self, columns: Sequence[Tensor], chosen: Tensor | None) -> list[Tensor]:
+        places = zip(columns, self.inputs.lanes, strict=False)
         return [
             self._rows(column, self.inputs.rest(place), chosen) if lane else column
             for place, (column, lane) in enumerate(places)
@@ -152,6 +156,8 @@ class Batch:
 
     def _rows(self, column: Tensor, rest: tuple[int, ...], chosen: Tensor | None) -> Tensor:
         """The inverse of `_columns`."""
+        if not rest and column.ndim == 1:
+            return column.reshape(self.batch) if chosen is None else column[chosen]
         batch = tuple(self.batch)
         if chosen is not None:
             batch = (len(chosen),)
@@ -163,6 +169,8 @@ class Batch:
 
 def _columns(tensor: Tensor, batch_dimensions: int) -> Tensor:
     """(*batch, *rest) as struct of arrays, (rest…, count) in memory."""
+    if tensor.ndim == batch_dimensions == 1:
+        return tensor.contiguous()
     rest = tensor.shape[batch_dimensions:]
     if rest.numel() == 1:
         return tensor.reshape(-1).contiguous()
@@ -203,6 +211,7 @@ def shared_places(inputs: Inputs) -> frozenset[int]:
     return frozenset(found)
 
 
+@lru_cache(maxsize=16)
 def spread(count: int) -> Tensor:
     """Up to 16 of so many places, evenly."""
     places = np.linspace(0, count - 1, min(CHECKED_STARTS, count))

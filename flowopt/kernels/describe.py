@@ -6,13 +6,11 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
 
-from torch.utils import _pytree as pytree
-
 from flowopt.kernels.batch import shared_places
 from flowopt.kernels.device.ptx import assemble, print_device
 from flowopt.kernels.drawing import Draws
 from flowopt.kernels.engine import check_place
-from flowopt.kernels.inputs import Inputs, inputs_of
+from flowopt.kernels.inputs import Inputs, flattened, inputs_of, unflattened
 from flowopt.kernels.loop import Loop, as_loop
 from flowopt.kernels.native.machine import this_machine
 from flowopt.kernels.native.trajectories import print_trajectories
@@ -221,7 +219,7 @@ def _row_lines(rows: Rows) -> list[str]:
 
 def _names(stepper: Any, inputs: Inputs) -> list[list[str]]:
     """Names of the elements of all inputs of a step."""
-    carry, surroundings = pytree.tree_unflatten(inputs.tensors, inputs.spec)
+    carry, surroundings = unflattened(inputs.tensors, inputs.spec)
     state, evaluation = carry.state, carry.evaluation
     named_state = replace(
         state,
@@ -256,7 +254,7 @@ def _names(stepper: Any, inputs: Inputs) -> list[list[str]]:
     if "order" in surroundings:
         names = ["rows", "first_drawn", "rows_per_step", "row_stride", "trajectory_stride"]
         around["order"] = names[: len(surroundings["order"])]
-    names = pytree.tree_leaves((named, {part: around[part] for part in surroundings}))
+    names, _ = flattened((named, {part: around[part] for part in surroundings}))
     found = []
     for place, name in enumerate(names):
         lane = inputs.lanes[place]

@@ -7,12 +7,20 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.utils import _pytree as pytree
 
 from flowopt.core.trajectory import Status
 from flowopt.kernels.batch import Batch, keep_pages, spread
 from flowopt.kernels.drawing import LOOKED_AHEAD, Draws, reached
-from flowopt.kernels.inputs import grown, inputs_of, lanes_of_memory, rebound, some_of
+from flowopt.kernels.inputs import (
+    flattened,
+    grown,
+    inputs_of,
+    lanes_of_memory,
+    mapped,
+    rebound,
+    some_of,
+    unflattened,
+)
 from flowopt.kernels.program import UnfitError
 from flowopt.kernels.step import Traces, first_drawn, started, tried
 from flowopt.kernels.tracing.guard import still_reads
@@ -76,7 +84,7 @@ class Runner:
 
     def kept(self) -> Any:
         """Where the trajectories are now, to be kept."""
-        return pytree.tree_map(torch.clone, self.carry)
+        return mapped(torch.clone, self.carry)
 
     @property
     def remembers(self) -> bool:
@@ -183,7 +191,7 @@ def _begun(stepper: Any, state: Any, draws: Draws, *, renew: bool) -> Batch:
     batch = Batch(step, inputs, state.batch)
     if step.start is not None:
         batch.start()
-        _check_equal(batch.some(chosen).carry, expected, "the start")
+        _check_equal(batch.carried(chosen), expected, "the start")
     unchecked = step.start is None or batch.alike not in step.checked
     # Of trajectories that have all ended there is no step to compare.
     if unchecked and len(batch.running()):
@@ -212,13 +220,13 @@ def _compare(stepper: Any, batch: Batch, draws: Draws) -> None:
             few.tensors[place] = tensor
     moved = Batch(batch.step, few, torch.Size((len(chosen),)), batch.alike)
     moved.run(1)
-    start, surroundings = pytree.tree_unflatten(few.tensors, few.spec)
+    start, surroundings = unflattened(few.tensors, few.spec)
     expected = tried(rebound(stepper, surroundings), start, own.of_steps)
     # The estimate of an error near rounding, which a control remembers, is itself rounding, and so
     # are the last digits of a step size that follows it.
     rejects = stepper.control.rejects
     rounding, loose = (few.memory, few.step_size) if rejects else ((), None)
-    _check_equal(pytree.tree_leaves(moved.carry()), expected, "a step", rounding, loose)
+    _check_equal(flattened(moved.carry())[0], expected, "a step", rounding, loose)
 
 
 def _check_equal(
@@ -229,7 +237,7 @@ def _check_equal(
     loose: int | None = None,
 ) -> None:
     """Raises `_MismatchError` where our tensors differ from a carry's by more than rounding."""
-    expected = pytree.tree_leaves(carry)
+    expected, _ = flattened(carry)
     pairs = enumerate(zip(ours, expected, strict=True))
     different = {n: p for n, p in pairs if n not in skipped and not torch.equal(*p)}
     largest = max(map(_size, expected), default=0.0) if different else 0.0
@@ -262,7 +270,7 @@ def _check_close(ours: Tensor, theirs: Tensor, largest: float, what: str, tolera
 
 def check_place(stepper: Any, state: Any) -> None:
     """Raises `UnfitError` for what no kernel is made for."""
-    kinds = {leaf.device.type for leaf in pytree.tree_leaves(state)}
+    kinds = {leaf.device.type for leaf in flattened(state)[0]}
     if kinds - {"cpu"}:
         raise UnfitError(f"kernels run on the CPU, the state is on {sorted(kinds)}")
     Draws(stepper, 0, state.batch).check()

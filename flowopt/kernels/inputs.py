@@ -1,7 +1,7 @@
 """What a stepper's `advance` reads, as flat tensors."""
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import fields, replace
 from typing import Any, NamedTuple
 
@@ -14,6 +14,9 @@ from flowopt.core.noise import PhiloxNoise
 from flowopt.kernels.drawing import Order
 from flowopt.kernels.program import UnfitError
 
+# How tensors are put together: None for one of them, else type, names and parts.
+Form = tuple[type, Any, tuple] | None
+
 # A batch size that no table of a control has by accident when it starts.
 ROWS = 5
 
@@ -24,7 +27,7 @@ class Inputs(NamedTuple):
     Attributes:
         tensors: Carry first, then surroundings.
         lanes: Whether there is one value per trajectory, on the batch dimensions.
-        spec: Of (carry, surroundings).
+        spec: How (carry, surroundings) is put together of them.
         carried: How many belong to the carry.
         status: Place of the status.
         memory: Places of what the control remembers.
@@ -37,7 +40,7 @@ class Inputs(NamedTuple):
 
     tensors: list[Tensor]
     lanes: list[bool]
-    spec: pytree.TreeSpec
+    spec: Form
     carried: int
     status: int
     memory: tuple[int, ...]
@@ -52,10 +55,59 @@ class Inputs(NamedTuple):
         """Tensors of the carry."""
         return self.tensors[: self.carried]
 
+    @property
+    def carry_form(self) -> Form:
+        """How the carry is put together."""
+        assert self.spec is not None
+        return self.spec[2][0]
+
     def rest(self, place: int) -> tuple[int, ...]:
         """Shape of one trajectory's part of a tensor."""
         batch = self.tensors[self.status].ndim
         return tuple(self.tensors[place].shape[batch:])
+
+
+def flattened(tree: Any) -> tuple[list[Any], Form]:
+    """As `pytree.tree_flatten`, which takes three times as long for what is as small as a carry."""
+    leaves: list[Any] = []
+    return leaves, _flatten(tree, leaves)
+
+
+def _flatten(tree: Any, leaves: list[Any]) -> Form:
+    kind, names = type(tree), None
+    if kind is dict:
+        names, parts = tuple(tree), tree.values()
+    elif kind is tuple or kind is list:
+        parts = tree
+    elif (node := pytree.SUPPORTED_NODES.get(kind)) is not None:
+        parts, names = node.flatten_fn(tree)
+    else:
+        leaves.append(tree)
+        return None
+    return kind, names, tuple([_flatten(part, leaves) for part in parts])
+
+
+def unflattened(leaves: Iterable[Any], form: Form) -> Any:
+    """The inverse of `flattened`."""
+    return _unflatten(iter(leaves), form)
+
+
+def _unflatten(leaves: Iterator[Any], form: Form) -> Any:
+    if form is None:
+        return next(leaves)
+    kind, names, forms = form
+    parts = [_unflatten(leaves, part) for part in forms]
+    if kind is dict:
+        return dict(zip(names, parts, strict=True))
+    if kind is tuple or kind is list:
+        return kind(parts)
+    return pytree.SUPPORTED_NODES[kind].unflatten_fn(parts, names)
+
+
+def mapped(function: Callable[[Tensor], Any], tree: Any) -> Any:
+    """The same with a function of every tensor in its place."""
+    leaves, form = flattened(tree)
+    return unflattened(map(function, leaves), form)
 
 
 def inputs_of(
@@ -76,9 +128,9 @@ def inputs_of(
     surroundings = _surroundings(stepper, batch)
     if order is not None:
         surroundings["order"] = order.tensors
-    tensors, spec = pytree.tree_flatten((carry, surroundings))
-    carried = len(pytree.tree_leaves(carry))
+    tensors, spec = flattened((carry, surroundings))
     places = _places(carry)
+    carried = places["losses"][-1] + 1
     memory, step_size, status = places["memory"], places["step_size"], places["status"]
     lanes = [tensor.shape[: len(batch)] == batch for tensor in tensors]
     for place in range(carried, len(tensors)):
@@ -125,7 +177,7 @@ def _places(carry: Any) -> dict[str, tuple[int, ...]]:
     """Where each attribute of the carry lies among its leaves, which are in their order."""
     found, first = {}, 0
     for attribute in fields(carry):
-        count = len(pytree.tree_leaves(getattr(carry, attribute.name)))
+        count = len(flattened(getattr(carry, attribute.name))[0])
         found[attribute.name] = tuple(range(first, first + count))
         first += count
     return found
@@ -139,7 +191,7 @@ def lanes_of_memory(stepper: Any, carry: Any) -> list[bool]:
     chosen = torch.zeros(ROWS, dtype=torch.int64)
     small, state = some_of(stepper, carry.state, chosen)
     # Only shapes are looked at.
-    evaluation = pytree.tree_map(
+    evaluation = mapped(
         lambda t: torch.zeros((ROWS, *t.shape[len(batch) :]), dtype=t.dtype), carry.evaluation
     )
     _, memory = small.control.start(Point(state, evaluation), small.flow)
@@ -224,10 +276,10 @@ def some_of(stepper: Any, state: Any, chosen: Tensor) -> tuple[Any, Any]:
     def few(tensor: Tensor) -> Tensor:
         return tensor.reshape((-1, *tensor.shape[len(batch) :]))[chosen]
 
-    settings = pytree.tree_map(
+    settings = mapped(
         lambda t: few(t) if t.shape == batch != () else t, _surroundings(stepper, batch)
     )
-    return rebound(stepper, settings), pytree.tree_map(few, state)
+    return rebound(stepper, settings), mapped(few, state)
 
 
 def grown(few: Any, state: Any, lanes: Sequence[bool]) -> Any:
@@ -238,5 +290,5 @@ def grown(few: Any, state: Any, lanes: Sequence[bool]) -> Any:
         return torch.empty(shape, dtype=tensor.dtype) if lane else tensor
 
     memory = tuple(empty(*pair) for pair in zip(few.memory, lanes, strict=True))
-    rest = pytree.tree_map(empty, replace(few, state=(), memory=()))
+    rest = mapped(empty, replace(few, state=(), memory=()))
     return replace(rest, state=state, memory=memory)

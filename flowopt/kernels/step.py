@@ -8,10 +8,9 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
-from torch.utils import _pytree as pytree
 
 from flowopt.core.curvature.solving import solving
-from flowopt.kernels.inputs import Inputs, is_ours, rebound
+from flowopt.kernels.inputs import Form, Inputs, flattened, is_ours, rebound, unflattened
 from flowopt.kernels.loop import as_loop
 from flowopt.kernels.native.build import Code, load
 from flowopt.kernels.native.machine import this_machine
@@ -73,17 +72,17 @@ def first_drawn(stepper: Any, state: Any) -> Tensor:
 
 
 def flat_function(
-    function: Callable[[Any, Any, Any], Any], stepper: Any, spec: pytree.TreeSpec
+    function: Callable[[Any, Any, Any], Any], stepper: Any, spec: Form
 ) -> Callable[..., list[Tensor]]:
     """A function from carry to carry as one of flat tensors."""
 
     def flat(*tensors: Tensor) -> list[Tensor]:
-        carry, surroundings = pytree.tree_unflatten(list(tensors), spec)
+        carry, surroundings = unflattened(tensors, spec)
         moved = function(rebound(stepper, surroundings), carry, surroundings.get("order"))
-        results, after = pytree.tree_flatten((moved, surroundings))
+        results, after = flattened((moved, surroundings))
         if after != spec:
             raise UnfitError("a step changes which numbers are carried on")
-        results = results[: len(pytree.tree_leaves(moved))]
+        results = results[: len(flattened(moved)[0])]
         if any(a.numel() != b.numel() for a, b in zip(results, tensors, strict=False)):
             raise UnfitError(
                 "a step of one trajectory gives numbers for several: does the stop condition or "
@@ -243,7 +242,7 @@ def _traced(stepper: Any, inputs: Inputs, kept: list) -> TracedStep | UnfitError
     also = ""
     try:
         if hasattr(stepper.oracle, "evaluate_rows"):
-            carry, _ = pytree.tree_unflatten(samples, inputs.spec)
+            carry, _ = unflattened(samples, inputs.spec)
             rows, oracle = trace_row(stepper.oracle, carry.state.position, inputs.apart)
             rows = replace(rows, order=inputs.order)
             return _parts(replace(stepper, oracle=oracle), inputs, samples, kept, rows)
