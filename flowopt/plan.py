@@ -1,6 +1,6 @@
 """What makes a run, and where it begins: arguments checked, state and stepper made."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cache, partial
 
@@ -84,7 +84,7 @@ def joined(
     where = position[0].device
     flow = flow.fitted(batch, where)
     if earlier is None:
-        step, first = torch.zeros(batch, dtype=torch.int64, device=where), 0
+        step, first = _everywhere(0, batch, where), 0
     else:
         step = earlier.step
         # Members that had ended earlier go on with the minibatches of those that are furthest.
@@ -115,10 +115,21 @@ def joined(
         control,
         tried_stop(stop, state, evaluate),
         None if duration is None else state.time + span(duration, batch, where),
-        None if steps is None else state.step + steps,
+        _last_step(step, steps, earlier),
         sampled=sampled,
     )
     return Plan(stepper, state, first, evaluate)
+
+
+def _everywhere(number: int, batch: Sequence[int], device: torch.device) -> Tensor:
+    """The same number for all trajectories, once in memory."""
+    return torch.tensor(number, device=device).expand(batch)
+
+
+def _last_step(step: Tensor, steps: int | None, earlier: State | None) -> Tensor | None:
+    if steps is None:
+        return None
+    return _everywhere(steps, step.shape, step.device) if earlier is None else step + steps
 
 
 def _check_repeats(control: StepControl, loss: Callable[[], Tensor]) -> None:

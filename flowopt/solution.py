@@ -27,7 +27,8 @@ class Solution:
         times: Name → time of each record, (time, *batch), float64; NaN after the end.
         counts: "gradients", "losses" (alone, where rejecting a step takes no more), "products" with
             the Jacobian of residuals or its transpose (one with the Hessian counts as three),
-            "rejected" steps: (*batch,), int64.
+            "rejected" steps: (*batch,), int64. What is the same for all trajectories may lie in
+            memory once: clone it before you write into it.
         loss: At the final position, (*batch,).
         engine: Which engine stepped, and why.
         origin: What was run: flow, scheme, problem, control and seed, as text or numbers.

@@ -13,7 +13,7 @@ from flowopt.core.trajectory import Status
 from flowopt.errors import KernelMemoryError
 from flowopt.kernels.inputs import Inputs, unflattened
 from flowopt.kernels.native.launch import pointers, run_blocks
-from flowopt.kernels.step import Part, TracedStep
+from flowopt.kernels.step import Kernel, Kind, Part, TracedStep
 
 # Starts at which a kernel is compared with eager torch before it is used.
 CHECKED_STARTS = 16
@@ -33,6 +33,7 @@ class Batch:
         inputs: Where the trajectories are.
         batch: Their shape.
         alike: Places that they have in common; looked for where not given.
+        single: Those of them that lie in memory as one number; looked for where not given.
     """
 
     def __init__(
@@ -41,14 +42,17 @@ class Batch:
         inputs: Inputs,
         batch: torch.Size,
         alike: frozenset[int] | None = None,
+        single: frozenset[int] | None = None,
     ):
         """See the class."""
         self.step, self.inputs, self.batch = step, inputs, batch
         self.count = batch.numel()
         self.alike = shared_places(inputs) if alike is None else alike
+        # What is found to be alike is so for all trajectories, also those that have ended.
+        self.single = self.alike if single is None else single
         self.arguments = [
-            _columns(tensor, len(batch)) if lane else tensor.contiguous()
-            for tensor, lane in zip(inputs.tensors, inputs.lanes, strict=True)
+            _number(tensor) if place in self.single else self._column(place, tensor)
+            for place, tensor in enumerate(inputs.tensors)
         ]
         # Where launches write; a slot that is not there is read from what the caller gave, which
         # stays as it was.
@@ -59,43 +63,44 @@ class Batch:
         self.arguments[self.inputs.status].zero_()
         part = self.step.start
         assert part is not None
+        merging = self.inputs.unknown & self.inputs.scalars
+        kernel = part.kernel(self.inputs.status, Kind(self.alike, self.single, merging))
+        for slot in kernel.merged:
+            self.arguments[slot] = self.arguments[slot].new_empty(1)
         self.results = {slot: self.arguments[slot] for slot in self.inputs.unknown}
         for tensor in self.results.values():
             touch(tensor)
-        kernel = part.kernel(self.inputs.status, self.alike)
-        self._launch(part, self.alike, 1)
+        self._launch(part, kernel, 1)
         self.alike |= kernel.alike & self.inputs.scalars
+        self.single |= kernel.merged
 
     def refresh(self, step_size: Tensor, memory: tuple[Tensor, ...]) -> None:
         """Takes what the control says before a chunk."""
         places = (self.inputs.step_size, *self.inputs.memory)
         for place, tensor in zip(places, (step_size, *memory), strict=True):
-            lane = self.inputs.lanes[place]
-            column = _columns(tensor, len(self.batch)) if lane else tensor.contiguous()
+            one = place in self.single and is_one(tensor)
+            column = _number(tensor) if one else self._column(place, tensor)
             if column.data_ptr() != self.arguments[place].data_ptr():
                 self.arguments[place] = column
                 self.part_ways()
 
     def run(self, trials: int) -> int:
         """Launches the kernel; returns how many trajectories still run."""
-        return self._launch(self.step.step, self.alike, trials)
+        part = self.step.step
+        if self.single and not part.small:
+            self._spread()
+        kernel = part.kernel(self.inputs.status, Kind(self.alike, self.single))
+        return self._launch(part, kernel, trials)
 
-    def _launch(self, part: Part, alike: frozenset[int], trials: int) -> int:
+    def _launch(self, part: Part, kernel: Kernel, trials: int) -> int:
         running = self._runs()
         witness = int(running.argmax()) if self.count else 0
         if not self.count or not running[witness]:
             return 0
-        source, code, _ = part.kernel(self.inputs.status, alike)
+        source, code = kernel.source, kernel.code
         layout = source.layout
-        shared = {
-            slot: self.arguments[slot].reshape(-1, self.count)[:, witness].clone()
-            for slot in layout.shared
-        }
-        results = {}
-        for slot in layout.carried:
-            own = self.results.get(slot)
-            fresh = own is not self.arguments[slot]
-            results[slot] = torch.empty_like(self.arguments[slot]) if fresh else own
+        shared = {slot: self._of_one(slot, witness) for slot in layout.shared}
+        results = {slot: self._result(slot, kernel) for slot in layout.carried}
         # Kept until the launch is over: of a strided tensor it is a copy.
         captured = [t.detach().contiguous() for t in part.traced.captured]
         addresses, sizes = pointers(layout, [*self.arguments, *captured], results, shared)
@@ -108,9 +113,17 @@ class Batch:
                 "fewer threads (torch.set_num_threads), or compile=False"
             )
         self.results |= results
+        self.single -= results.keys() - kernel.merged
         for slot, tensor in results.items():
             self.arguments[slot] = tensor
         return left
+
+    def _result(self, slot: int, kernel: Kernel) -> Tensor:
+        """Where a launch writes: over what the launch before wrote, else to memory of its own."""
+        argument = self.arguments[slot]
+        if slot in self.single and slot not in kernel.merged:
+            return argument.new_empty(self.count)
+        return argument if self.results.get(slot) is argument else torch.empty_like(argument)
 
     def part_ways(self) -> None:
         """Takes another kernel where trajectories have no longer in common what they had.
@@ -119,12 +132,13 @@ class Batch:
         """
         running = self._runs()
         witness = int(running.argmax())
-        numbers = {place: self.arguments[place].numpy() for place in self.alike}
-        self.alike = frozenset(
+        self.single = frozenset(p for p in self.single if self.arguments[p].numel() == 1)
+        numbers = {place: self.arguments[place].numpy() for place in self.alike - self.single}
+        self.alike = self.single | {
             place
             for place, column in numbers.items()
             if ((column == column[witness]) | ~running).all()
-        )
+        }
 
     def _runs(self) -> np.ndarray:
         """Which trajectories run."""
@@ -150,12 +164,34 @@ class Batch:
     def _tensors(self, columns: Sequence[Tensor], chosen: Tensor | None) -> list[Tensor]:
         places = zip(columns, self.inputs.lanes, strict=False)
         return [
-            self._rows(column, self.inputs.rest(place), chosen) if lane else column
+            self._rows(column, place, chosen) if lane else column
             for place, (column, lane) in enumerate(places)
         ]
 
-    def _rows(self, column: Tensor, rest: tuple[int, ...], chosen: Tensor | None) -> Tensor:
-        """The inverse of `_columns`."""
+    def _column(self, place: int, tensor: Tensor) -> Tensor:
+        """A tensor in memory as kernels want it."""
+        lane = self.inputs.lanes[place]
+        return _columns(tensor, len(self.batch)) if lane else tensor.contiguous()
+
+    def _spread(self) -> None:
+        """Gives every trajectory a number of its own."""
+        for place in self.single:
+            self.arguments[place] = self.arguments[place].expand(self.count).contiguous()
+        self.single = frozenset()
+
+    def _of_one(self, place: int, witness: int) -> Tensor:
+        """The numbers of one trajectory."""
+        column = self.arguments[place]
+        if place in self.single:
+            return column.clone()
+        return column.reshape(-1, self.count)[:, witness].clone()
+
+    def _rows(self, column: Tensor, place: int, chosen: Tensor | None) -> Tensor:
+        """The inverse of `_column`."""
+        if place in self.single:
+            batch = self.batch if chosen is None else chosen.shape
+            return column.reshape(()).expand(batch)
+        rest = self.inputs.rest(place)
         if not rest and column.ndim == 1:
             return column.reshape(self.batch) if chosen is None else column[chosen]
         batch = tuple(self.batch)
@@ -175,6 +211,16 @@ def _columns(tensor: Tensor, batch_dimensions: int) -> Tensor:
     if rest.numel() == 1:
         return tensor.reshape(-1).contiguous()
     return tensor.reshape(-1, rest.numel()).t().contiguous()
+
+
+def is_one(tensor: Tensor) -> bool:
+    """Whether all of its elements are one number in memory."""
+    return tensor.numel() == 1 or not any(tensor.stride())
+
+
+def _number(tensor: Tensor) -> Tensor:
+    """The first of equal numbers, (1,)."""
+    return tensor[(0,) * tensor.ndim].reshape(1)
 
 
 def keep_pages(tensors: Sequence[Tensor]) -> None:
@@ -203,7 +249,11 @@ def shared_places(inputs: Inputs) -> frozenset[int]:
     found = set()
     for place in inputs.scalars - inputs.unknown:
         tensor = inputs.tensors[place]
-        if inputs.lanes[place] and tensor.numel() and inputs.rest(place) == ():
+        if not inputs.lanes[place] or not tensor.numel() or inputs.rest(place) != ():
+            continue
+        if is_one(tensor):
+            found.add(place)
+        else:
             # numpy: threads would cost more than they gain.
             numbers = tensor.numpy().ravel()
             if (numbers == numbers[0]).all():

@@ -218,7 +218,7 @@ def _compare(stepper: Any, batch: Batch, draws: Draws) -> None:
     if (order := own.ahead(_running(batch), 1)) is not None:
         for place, tensor in zip(few.order, order.tensors, strict=True):
             few.tensors[place] = tensor
-    moved = Batch(batch.step, few, torch.Size((len(chosen),)), batch.alike)
+    moved = Batch(batch.step, few, torch.Size((len(chosen),)), batch.alike, batch.single)
     moved.run(1)
     start, surroundings = unflattened(few.tensors, few.spec)
     expected = tried(rebound(stepper, surroundings), start, own.of_steps)

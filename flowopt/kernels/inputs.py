@@ -140,7 +140,8 @@ def inputs_of(
     common = {
         id(t)
         for t in (
-            *(carry.gradients, carry.rejected, carry.products, state.time, state.step),
+            *(carry.gradients, carry.rejected, carry.products, carry.losses),
+            *(state.time, state.step),
             *state.scalars.values(),
         )
     }

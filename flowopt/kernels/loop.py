@@ -1,7 +1,7 @@
 """A step as the body of a loop: what a lane that goes on needs, and what one that ends leaves."""
 
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from flowopt.kernels.program import BOOL, I64, Program, UnfitError
 from flowopt.kernels.tracing.traced import Argument, Rows, Traced
@@ -49,6 +49,8 @@ class Loop:
         uniform: Values that are the same for all trajectories that run.
         constant: Values that are the same at all steps.
         rows: What is summed over rows of data.
+        single: Slots that lie in memory as one number, which all trajectories have.
+        merged: Slots whose results do, as one number is the result of all trajectories.
     """
 
     program: Program
@@ -59,6 +61,8 @@ class Loop:
     uniform: frozenset[int]
     constant: frozenset[int]
     rows: Rows | None = None
+    single: frozenset[int] = frozenset()
+    merged: frozenset[int] = frozenset()
 
     @property
     def alike(self) -> frozenset[int]:
@@ -66,8 +70,20 @@ class Loop:
         different = {c.slot for c in self.carried if c.going not in self.uniform}
         return frozenset(c.slot for c in self.carried) - different
 
+    def merging(self, slots: frozenset[int]) -> "Loop":
+        """The same for trajectories that all run: what ends may have the numbers of what goes on.
 
-def as_loop(traced: Traced, status: int, alike: Collection[int]) -> Loop:
+        Args:
+            slots: Where one number may be the result of all.
+        """
+        apart = {c.slot for c in self.carried if c.going != c.ending or c.element != 0}
+        merged = (self.alike & slots) - apart
+        return replace(self, merged=merged, single=self.single | merged)
+
+
+def as_loop(
+    traced: Traced, status: int, alike: Collection[int], single: frozenset[int] = frozenset()
+) -> Loop:
     """Specialises a traced step to trajectories that run.
 
     A trajectory that has ended keeps what it had; its lane computes on and is not listened to. So
@@ -79,6 +95,7 @@ def as_loop(traced: Traced, status: int, alike: Collection[int]) -> Loop:
         traced: Its outputs are the new values of its first inputs.
         status: Slot of the status.
         alike: Slots, one value per trajectory, that are equal at the start.
+        single: Those of them that lie in memory as one number.
 
     Raises:
         UnfitError: The step changes an argument that all trajectories share.
@@ -111,7 +128,8 @@ def as_loop(traced: Traced, status: int, alike: Collection[int]) -> Loop:
         )
     )
     constant = _independent(program, set(starts) - {status_start})
-    return Loop(program, traced.arguments, carried, goes, status, uniform, constant, traced.rows)
+    arguments, rows = traced.arguments, traced.rows
+    return Loop(program, arguments, carried, goes, status, uniform, constant, rows, single)
 
 
 def _changing(traced: Traced) -> list[tuple[int, int | None, int, int]]:

@@ -22,6 +22,8 @@ from flowopt.kernels.tracing.trace import trace
 from flowopt.kernels.tracing.traced import Rows, Traced
 
 MOST_TRACES = 64
+# Of the program of a step that is built in much less than the time of a launch.
+MOST_NODES = 250
 
 
 def started(stepper: Any, state: Any, sample: Tensor | None = None) -> Any:
@@ -121,11 +123,27 @@ class Kernel(NamedTuple):
         source: As printed.
         code: As loaded.
         alike: Slots that are equal for all trajectories that run on.
+        merged: Slots whose results are one number in memory.
     """
 
     source: Source
     code: Code
     alike: frozenset[int]
+    merged: frozenset[int]
+
+
+class Kind(NamedTuple):
+    """What a kernel is made for.
+
+    Attributes:
+        alike: Slots, one value per trajectory, that are equal for all that run.
+        single: Those of them that lie in memory as one number.
+        merging: Slots whose results may do so, as all trajectories run.
+    """
+
+    alike: frozenset[int]
+    single: frozenset[int]
+    merging: frozenset[int] = frozenset()
 
 
 @dataclass
@@ -135,22 +153,27 @@ class Part:
     Attributes:
         traced: The program.
         copies: Vectors per block; by default as many as make steps fast.
-        compiled: Kernels by the slots that are equal for all trajectories.
+        compiled: Kernels by what they are made for.
     """
 
     traced: Traced
     copies: int | None = None
-    compiled: dict[frozenset[int], Kernel] = field(default_factory=dict)
+    compiled: dict[Kind, Kernel] = field(default_factory=dict)
 
-    def kernel(self, status: int, alike: frozenset[int]) -> Kernel:
+    @property
+    def small(self) -> bool:
+        """Whether it is built so fast that another kernel for the first launch is worth it."""
+        return len(self.traced.program.nodes) <= MOST_NODES
+
+    def kernel(self, status: int, kind: Kind) -> Kernel:
         """The kernel for trajectories that have the values of some slots in common."""
-        if alike not in self.compiled:
+        if kind not in self.compiled:
             machine = this_machine()
-            loop = as_loop(self.traced, status, alike)
+            loop = as_loop(self.traced, status, kind.alike, kind.single).merging(kind.merging)
             source = print_trajectories(loop, machine, self.copies)
             code = load(source.text, source.symbols, machine)
-            self.compiled[alike] = Kernel(source, code, loop.alike)
-        return self.compiled[alike]
+            self.compiled[kind] = Kernel(source, code, loop.alike, loop.merged)
+        return self.compiled[kind]
 
     def fits(self, tensors: Sequence[Tensor]) -> bool:
         """Whether shapes are as traced and tensors that served as indices have not changed."""

@@ -102,7 +102,8 @@ def start_state(
         later: When to begin by the declared series, (*batch,); False for time 0.
         shards: Where the rest of each leaf is.
     """
-    zero = torch.zeros_like(step, dtype=torch.float64)
+    # Once in memory: it is what it is for all trajectories.
+    zero = torch.zeros((), dtype=torch.float64, device=step.device).expand(step.shape)
     series = equations.later_start is not None and later is not False
     time = zero if later is False else later
     others = [v.name for v in equations.variables if v != theta]

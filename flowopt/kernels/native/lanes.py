@@ -164,6 +164,8 @@ class Lanes:
     def load(self, slot: int, element: int | str, j: int) -> str:
         """Numbers of the lanes of vector j; zero beyond the last trajectory."""
         dtype = self.loop.arguments[slot].dtype
+        if slot in self.loop.single:
+            return self.module.splat(self.load_scalar("in", slot, 0), scalar_dtype(dtype))
         stored, size = STORAGE[dtype]
         kind = f"<{self.width} x {stored}>"
         name = f"llvm.masked.load.v{self.width}{suffix(stored)}.p0"
@@ -196,6 +198,10 @@ class Lanes:
         if inner != kind:
             how = "zext" if dtype == torch.bool else "trunc"
             value = self.module.let(f"{how} {inner} {value} to {kind}")
+        if carried.slot in self.loop.merged:
+            value = self.module.let(f"extractelement {kind} {value}, i64 0")
+            self.module.put(f"store {stored} {value}, ptr %out{carried.slot}")
+            return
         self.module.put(
             f"call void @{name}({kind} {value}, ptr {address}, i32 {size}, {self.bools} {mask})"
         )

@@ -220,8 +220,13 @@ class _Template:
             for j in range(self.copies):
                 loaded = self.lanes.load(carried.slot, carried.place, j)
                 put(f"%first{carried.start}.{j} = {self.lanes.same(carried.start, loaded, True)}")
-                self.lanes.store(carried, loaded, j, f"%rest.{j}")
+                self._store_as_it_was(carried, loaded, j, "%rest")
         self.elements.each(partial(self._copied, mask="%rest"))
+
+    def _store_as_it_was(self, carried: Carried, loaded: str, j: int, mask: str) -> None:
+        """What lanes have that make no step; there are none where the result is one number."""
+        if carried.slot not in self.loop.merged:
+            self.lanes.store(carried, loaded, j, f"{mask}.{j}")
 
     def _copied(self, carried: Carried, element: str, j: int, mask: str) -> None:
         """An element from the arguments to the results."""
@@ -347,7 +352,7 @@ class _Template:
         self.module.label("finish0")
         for carried in self._numbers():
             for j in range(self.copies):
-                self.lanes.store(carried, f"%first{carried.start}.{j}", j, f"%active0.{j}")
+                self._store_as_it_was(carried, f"%first{carried.start}.{j}", j, "%active0")
         self.elements.each(partial(self._copied, mask="%active0"))
         waited = self.module.block
         idle = self.lanes.count_of([f"%active0.{j}" for j in range(self.copies)])
