@@ -27,7 +27,7 @@ class Constant(Control):
     def __init__(self, step_size: float | Tensor):
         """See the class."""
         self.step_size = real_tensor("step_size", step_size)
-        if not bool((torch.isfinite(self.step_size) & (self.step_size >= 0)).all()):
+        if not _finite_and_not_negative(self.step_size):
             raise CompatibilityError(f"a step size is finite and not negative, got {step_size!r}")
 
     def __repr__(self) -> str:
@@ -49,6 +49,12 @@ class Constant(Control):
     def judge(self, trial: Trial) -> Verdict:
         """Accepts, and steps as far again."""
         return Verdict(None, trial.step_size, trial.memory)
+
+
+def _finite_and_not_negative(step_size: Tensor) -> bool:
+    if step_size.ndim == 0:
+        return 0.0 <= float(step_size) < math.inf
+    return bool((torch.isfinite(step_size) & (step_size >= 0)).all())
 
 
 class Schedule(Control):

@@ -193,7 +193,9 @@ class Batch:
             return column.reshape(()).expand(batch)
         rest = self.inputs.rest(place)
         if not rest and column.ndim == 1:
-            return column.reshape(self.batch) if chosen is None else column[chosen]
+            if chosen is not None:
+                return column[chosen]
+            return column if len(self.batch) == 1 else column.reshape(self.batch)
         batch = tuple(self.batch)
         if chosen is not None:
             batch = (len(chosen),)
