@@ -24,8 +24,8 @@ ROSENBROCK = fo.problems.rosenbrock()
 STARTS = torch.tensor([[-1.2, 1.0], [3.0, -3.0], [0.5, 2.0]], dtype=torch.float64)
 
 
-def run(rule, problem, start, steps=6, scheme=MARQUARDT, damping=10.0, **settings):
-    control = Damping(rule, damping=damping)
+def run(rule, problem, start, steps=6, scheme=MARQUARDT, damping=10.0, least=1e-8, **settings):
+    control = Damping(rule, damping=damping, least=least)
     return fo.integrate(FLOW, scheme, problem, start, control=control, steps=steps, **settings)
 
 
@@ -87,6 +87,15 @@ def test_gain_is_one_where_the_loss_is_its_model():
     found = run(Nielsen(), problem, STARTS, 4, record={"step_size": 1}).records["step_size"]
     expected = 0.1 * 3.0 ** torch.arange(5, dtype=torch.float64)
     assert_close(found, expected[:, None].expand(5, 3), rtol=1e-12, atol=0)
+
+
+def test_damping_falls_to_its_bound_and_no_further():
+    # With linear residuals every step lowers the loss, so that μ = 10, 1, 0.1 would follow.
+    problem, record = fo.problems.quadratic([1.0, 4.0]), {"step_size": 1}
+    least = torch.tensor([0.5, 0.02, 1e-8], dtype=torch.float64)
+    found = run(HaganMenhaj(), problem, STARTS, 3, damping=10.0, least=least, record=record)
+    expected = torch.tensor([10.0, 1.0, 0.1, 0.01], dtype=torch.float64)[:, None].maximum(least)
+    assert_close(found.records["step_size"], 1 / expected, rtol=1e-12, atol=0)
 
 
 def test_acceleration_saves_steps_in_a_curved_valley():

@@ -33,6 +33,20 @@ def _computed(config):
     return networks.joined(found, config)
 
 
+def test_the_seed_of_a_run_is_that_of_its_minibatches_too(monkeypatch):
+    seeds, moved = [], networks.moved
+
+    def recorded(*given, seed, **settings):
+        seeds.append(seed)
+        return moved(*given, seed=seed, **settings)
+
+    monkeypatch.setattr(networks, "moved", recorded)
+    monkeypatch.setattr(networks, "TOGETHER", 4)
+    _computed(replace(SMALL, network_methods=("gd@0.001",), network_batch=5, seed=7))
+    # One for each unit, as for its weights.
+    assert seeds == [7, 11]
+
+
 def test_the_rows_trained_on_are_the_authors():
     """His files have these losses of networks that give the same output for every input."""
     _, targets = TASKS["squares"].data()

@@ -9,6 +9,7 @@ import xarray as xr
 from flowopt.diagnostics.basins import LOST, UNFINISHED
 from flowopt.errors import ConfigurationError
 from studies.basins import maps
+from studies.basins import statistics as basins_statistics
 from studies.basins.config import PRESETS
 from studies.basins.figures import portraits as picture
 from studies.basins.methods import METHODS, method
@@ -109,6 +110,24 @@ def test_the_seed_decides_about_noise():
     )
     assert torch.equal(once, again)
     assert not torch.isclose(once, other).any()
+
+
+def test_the_seed_of_a_map_is_that_of_all_its_noise(monkeypatch):
+    seeds = []
+
+    def recorded(moves):
+        def record(*given, seed):
+            seeds.append(seed)
+            return moves(*given, seed=seed)
+
+        return record
+
+    for module, name in ((portraits, "ends"), (basins_statistics, "ends"), (portraits, "rises")):
+        monkeypatch.setattr(module, name, recorded(getattr(module, name)))
+    config = replace(CONFIG, seed=7)
+    portraits._mapped("poly_two", method("gd@0.1"), config)
+    assert len(seeds) == 2 + len(portraits.RADII)
+    assert set(seeds) == {7}
 
 
 def test_parameters_that_a_problem_does_not_have_are_no_axes():
