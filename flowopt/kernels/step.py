@@ -258,8 +258,10 @@ class Traces:
 
 def _traced(stepper: Any, inputs: Inputs, kept: list) -> TracedStep | UnfitError:
     """A new trace, or why there is none: a refusal is remembered too."""
+    # Each a tensor of its own: one that stands for two settings, or that the loss closes over too,
+    # would be one argument of the program, also where later runs have two.
     samples = [
-        tensor.reshape((-1, *inputs.rest(place)))[:1] if lane else tensor
+        tensor.reshape((-1, *inputs.rest(place)))[:1] if lane else tensor.clone()
         for place, (tensor, lane) in enumerate(zip(inputs.tensors, inputs.lanes, strict=True))
     ]
     also = ""

@@ -84,6 +84,42 @@ def test_a_new_value_builds_nothing_and_counts(name, builds, empty_cache):
         assert not torch.equal(after.position, before.position)
 
 
+HALF = torch.tensor(0.5, dtype=torch.float64)
+DESCENT = fo.flows.gradient_flow()
+QUADRATIC = fo.problems.quadratic([1.0, 4.0])
+
+
+def _blocks(first, second):
+    flows = {"a": fo.flows.heavy_ball(friction=first), "b": fo.flows.heavy_ball(friction=second)}
+    return fo.PartitionedFlow(fo.Partition(QUADRATIC, {"a": 0, "b": 1}), flows)
+
+
+@pytest.mark.parametrize(
+    "made",
+    [
+        lambda a, b: (fo.flows.adam(momentum_rate=a, square_rate=b), "TMVA", fo.Constant(0.1)),
+        lambda a, b: (_blocks(a, b), "OBA", fo.Constant(0.1)),
+        lambda a, b: (DESCENT, "A", fo.LyapunovControl(dissipation=a, shrink=b)),
+        lambda a, b: (fo.flows.heavy_ball(friction=a), "OBA", fo.Constant(b)),
+    ],
+    ids=["hyperparameters", "blocks", "control", "step size"],
+)
+def test_what_was_one_tensor_for_two_settings_may_later_be_two(made):
+    start = torch.tensor([[1.0, 2.0], [0.3, -0.7]], dtype=torch.float64)
+    for second in (HALF, torch.tensor(0.9, dtype=torch.float64)):
+        flow, word, control = made(HALF, second)
+        ours, theirs = (
+            fo.integrate(
+                *(flow, fo.Splitting(word), QUADRATIC, start),
+                control=control,
+                steps=7,
+                compile=compile,
+            ).position
+            for compile in (True, False)
+        )
+        torch.testing.assert_close(ours, theirs, rtol=1e-13, atol=1e-15)
+
+
 def test_the_same_objects_are_traced_once(monkeypatch):
     made = []
     monkeypatch.setattr(engine, "_traces", Traces())
