@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from flowopt.errors import ConfigurationError
 from studies.basins.author import RECORDS
 from studies.basins.author_networks import MOST_STEPS, TASKS
-from studies.common.checks import check_known, check_least
+from studies.common.checks import check_known, check_least, check_once
 
 PARTS = ("identities", "table", "maps", "sweeps", "rates", "flows", "networks")
 SAMPLINGS = ("grid", "random")
@@ -102,6 +102,8 @@ class Config:
             if made and not getattr(self, field):
                 raise ConfigurationError(f"{field} came empty, expected some of {', '.join(names)}")
             check_known(field.removesuffix("s"), getattr(self, field), names)
+        for field in (*known, "problems", "methods", "swept", "network_methods"):
+            check_once(field.removesuffix("s").replace("_", " "), getattr(self, field))
         check_least(self, LEAST)
         if len(self.axes) != 2 or self.axes[0] == self.axes[1] or min(self.axes) < 0:
             raise ConfigurationError(

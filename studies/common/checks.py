@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 
 from flowopt.errors import ConfigurationError
 from studies.common.names import unknown_name
@@ -21,6 +21,18 @@ def check_known(kind: str, names: Iterable[str], choices: Iterable[str]) -> None
     for name in names:
         if name not in known:
             raise ConfigurationError(unknown_name(kind, name, known))
+
+
+def check_once(kind: str, values: Sequence[object]) -> None:
+    """Raises `ConfigurationError` for what came twice, of which results would not be told apart.
+
+    Args:
+        kind: What the values stand for, such as "method".
+        values: What came.
+    """
+    for value in values:
+        if values.count(value) > 1:
+            raise ConfigurationError(f"{kind} {value!r} came twice, expected once: drop one")
 
 
 def check_least(config: object, least: Mapping[str, float]) -> None:

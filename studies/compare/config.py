@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 
 from flowopt.errors import ConfigurationError
 from studies.common.candidates import Candidate
-from studies.common.checks import check_known, check_least, check_positive
+from studies.common.checks import check_known, check_least, check_once, check_positive
 from studies.common.tasks import TASKS
 
 METHODS = (
@@ -87,9 +87,7 @@ def planned(config: Config, candidates: Sequence[Candidate]) -> Plan:
         ConfigurationError: Two methods have the same label.
     """
     labels = tuple(entry.label for entry in candidates)
-    twice = sorted({label for label in labels if labels.count(label) > 1})
-    if twice:
-        raise ConfigurationError(f"method {twice[0]!r} came twice, expected once: drop one")
+    check_once("method", labels)
     task = TASKS[config.data]
     return Plan(
         data=config.data,

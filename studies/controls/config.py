@@ -10,7 +10,7 @@ from torch import Tensor
 
 import flowopt as fo
 from flowopt.errors import ConfigurationError
-from studies.common.checks import check_known, check_least, check_positive
+from studies.common.checks import check_known, check_least, check_once, check_positive
 from studies.common.tasks import TASKS
 
 Build = Callable[[Iterable[Tensor], float, bool], fo.optim.FlowOptimizer]
@@ -78,6 +78,7 @@ class Config:
         for name in ("methods", "rates"):
             if not getattr(self, name):
                 raise ConfigurationError(f"{name} came empty, expected at least one")
+            check_once(name.removesuffix("s"), getattr(self, name))
         check_positive(self, "rates")
         check_least(self, dict.fromkeys(("seeds", "epochs", "hidden"), 1))
         # 0 stands for all rows.

@@ -78,7 +78,7 @@ def joined(folder: ResultFolder, config: Config) -> xr.Dataset:
 
 def _unit(run: Run) -> str:
     method, rate, seed = run
-    return f"{method}, rate {rate:g}, seed {seed}"
+    return f"{method}, rate {rate!r}, seed {seed}"
 
 
 def _trained(run: Run, config: Config) -> tuple[str, xr.Dataset]:

@@ -217,6 +217,8 @@ def test_the_records_name_known_points_and_sum_to_at_most_everything():
     [
         ("--set parts=mpas", "did you mean 'maps'"),
         ("--set parts=", "parts came empty"),
+        ("--set methods=gd,awb,gd", "method 'gd' came twice, expected once"),
+        ("--set problems=poly_two,poly_two", "problem 'poly_two' came twice"),
         ("--set networks= parts=networks", "networks came empty"),
         ("--set pixels=3", "at least 20"),
         ("--set axes=1,1", "two different parameters"),

@@ -78,6 +78,8 @@ def test_all_rows_at_every_step_are_one_minibatch():
     [
         ({"data": "digit"}, "did you mean 'digits'"),
         ({"methods": ("adm",)}, "did you mean 'adam'"),
+        ({"methods": ("adam", "adam")}, "method 'adam' came twice"),
+        ({"rates": (0.1, 0.2, 0.1)}, "rate 0.1 came twice"),
         ({"rates": (0.0,)}, "rates came as"),
         ({"random_labels": 1.5}, "random_labels came as 1.5"),
     ],
@@ -85,3 +87,8 @@ def test_all_rows_at_every_step_are_one_minibatch():
 def test_settings_out_of_range_are_refused(settings, message):
     with pytest.raises(ConfigurationError, match=message):
         Config(**settings)
+
+
+def test_rates_that_hardly_differ_are_runs_of_their_own():
+    names = {run_module._unit(("adam", rate, 0)) for rate in (0.1, 0.1000001, 0.10000001)}
+    assert len(names) == 3
