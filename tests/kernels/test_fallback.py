@@ -7,8 +7,10 @@ import torch
 
 import flowopt as fo
 from flowopt.kernels import UnfitError
+from flowopt.registry import PROBLEMS
 from tests.kernels import losses
 from tests.kernels.machinery import assert_equal
+from tests.reference.solutions import slow_flow
 
 # Enough steps of trajectories for compile="auto" to try a kernel.
 STEPS, COUNT = 300, 40_000
@@ -209,4 +211,21 @@ def test_step_sizes_that_follow_the_rounding_of_an_error_are_no_mismatch():
         steps=1,
         compile=True,
     )
+    assert solution.engine == "native kernel"
+
+
+SLOW = fo.ExpectedSlope(first_step=1e-3, start=1.0)
+
+
+@pytest.mark.parametrize(
+    ("flow", "scheme", "problem", "control"),
+    [
+        (fo.flows.gradient_flow(), fo.RungeKutta("dopri5"), "exp_four", fo.ErrorControl()),
+        (slow_flow("rmsprop"), fo.RungeKutta("dopri5"), "rosenbrock", SLOW),
+    ],
+    ids=["first step by the drift", "next step by the slope"],
+)
+def test_float64_numbers_made_of_float32_ones_are_no_mismatch(flow, scheme, problem, control):
+    problem, start = PROBLEMS[problem](), _start(37).to(torch.float32) / 2
+    solution = fo.integrate(flow, scheme, problem, start, control=control, steps=2, compile=True)
     assert solution.engine == "native kernel"
