@@ -2,119 +2,17 @@
 
 import copy
 from collections.abc import Callable
-from functools import partial
 
 import pytest
 import torch
 from torch import Tensor, nn
-from torch.optim.optimizer import (
-    register_optimizer_step_post_hook,
-    register_optimizer_step_pre_hook,
-)
 
 import flowopt as fo
 from flowopt.kernels.native.memory import layout as layouts
 from flowopt.kernels.native.memory.layout import layout
-from flowopt.optim.stepping.again import Again
-
-SHAPES = [(3, 4), (1,), (), (0, 3), (5, 1, 3), (40_000,), (2, 1, 2, 1, 2)]
-BAOA = partial(
-    fo.optim.FlowOptimizer,
-    flow=fo.flows.langevin(friction=1.0, temperature=0.1),
-    scheme=fo.Splitting("BAOA"),
-    seed=7,
-)
-METHODS = {
-    "SGD": fo.optim.SGD,
-    "momentum": partial(fo.optim.SGD, momentum=0.9),
-    "Adam": fo.optim.Adam,
-    "RMSprop": fo.optim.RMSprop,
-    "Langevin": BAOA,
-}
+from tests.kernels.twins import METHODS, SHAPES, Side, Twins
 
 pytestmark = pytest.mark.skipif(layout() is None, reason="the layout of tensors is not found")
-
-
-class Twins:
-    """Two optimizers of equal parameters, the second of which never repeats a step."""
-
-    def __init__(
-        self,
-        monkeypatch: pytest.MonkeyPatch,
-        method: str = "Adam",
-        groups: int = 1,
-        shapes: list[tuple[int, ...]] = SHAPES,
-    ):
-        self.repeated: list[bool] = []
-        own = Again.step
-
-        def counted(*arguments: object) -> bool:
-            found = own(*arguments)
-            self.repeated[-1] |= found
-            return found
-
-        monkeypatch.setattr(Again, "step", counted)
-        self.sides = [self._side(METHODS[method], groups, shapes) for _ in range(2)]
-        self.sides[1].optimizer._repeated_step = lambda: False
-        self.generator = torch.Generator().manual_seed(3)
-
-    @staticmethod
-    def _side(method: Callable, groups: int, shapes: list[tuple[int, ...]]) -> "Side":
-        generator = torch.Generator().manual_seed(1)
-        parameters = [nn.Parameter(torch.randn(s, generator=generator)) for s in shapes]
-        shared = [{"params": parameters[i::groups]} for i in range(groups)]
-        return Side(parameters, method(shared, lr=1e-2, compile=True))
-
-    def step(self) -> None:
-        """A step of each with the same new gradients."""
-        for places in zip(*(side.parameters for side in self.sides), strict=True):
-            gradient = torch.randn(places[0].shape, generator=self.generator)
-            for parameter in places:
-                parameter.grad = gradient.clone()
-        self.move()
-
-    def move(self) -> None:
-        self.repeated.append(False)
-        for side in self.sides:
-            side.optimizer.step()
-
-    def begin(self) -> None:
-        """Steps until they are repeated."""
-        for _ in range(4):
-            self.step()
-        assert self.repeated[-2:] == [True, True]
-
-    def both(self, change: Callable[["Side"], object]) -> None:
-        for side in self.sides:
-            change(side)
-
-    def check(self) -> None:
-        ours, theirs = (side.everything() for side in self.sides)
-        assert len(ours) == len(theirs)
-        for one, other in zip(ours, theirs, strict=True):
-            assert torch.equal(one, other)
-
-
-class Side:
-    """Parameters and their optimizer."""
-
-    def __init__(self, parameters: list[nn.Parameter], optimizer: torch.optim.Optimizer):
-        self.parameters, self.optimizer = parameters, optimizer
-
-    @property
-    def group(self) -> dict:
-        return self.optimizer.param_groups[0]
-
-    def everything(self) -> list[Tensor]:
-        """Parameters, states and numbers."""
-        found = [parameter.detach() for parameter in self.parameters]
-        for parameter in self.parameters:
-            own = self.optimizer.state.get(parameter, {})
-            found += [value for value in own.values() if isinstance(value, Tensor)]
-            found.append(torch.tensor([*own.get("clock", {}).values()], dtype=torch.float64))
-        for group in self.optimizer.param_groups:
-            found.append(torch.tensor([group["step"], group["time"]], dtype=torch.float64))
-        return found
 
 
 @pytest.mark.parametrize("groups", [1, 3])
@@ -305,106 +203,6 @@ def test_sparse_gradients_are_refused_after_repeated_steps(monkeypatch: pytest.M
     assert [parameter._version for parameter in twins.sides[0].parameters] == versions
 
 
-@pytest.mark.parametrize("name, value", [("lr", 0.5), ("lr", 0.0), ("lr", 1), ("maximize", True)])
-def test_numbers_that_change_take_effect(name: str, value: object, monkeypatch: pytest.MonkeyPatch):
-    twins = Twins(monkeypatch)
-    twins.begin()
-    for number in (value, twins.sides[0].group[name], value):
-        for side in twins.sides:
-            side.group[name] = number
-        twins.step()
-        assert twins.repeated[-1] is (name == "lr" and len(twins.repeated) >= 4)
-        twins.step()
-        twins.step()
-    twins.check()
-
-
-def test_schedules_repeat_steps(monkeypatch: pytest.MonkeyPatch):
-    twins = Twins(monkeypatch, "momentum")
-    schedules = [
-        torch.optim.lr_scheduler.OneCycleLR(side.optimizer, 0.1, total_steps=9)
-        for side in twins.sides
-    ]
-    for _ in range(8):
-        twins.step()
-        for schedule in schedules:
-            schedule.step()
-    assert twins.repeated == [False] * 2 + [True] * 6
-    twins.check()
-
-
-def test_a_step_of_no_length_and_no_gradient_without_a_state_is_none(
-    monkeypatch: pytest.MonkeyPatch,
-):
-    twins = Twins(monkeypatch, "SGD")
-    twins.begin()
-    for side in twins.sides:
-        side.group["lr"] = 0.0
-        for parameter in side.parameters:
-            parameter.grad = torch.zeros_like(parameter)
-    twins.move()
-    twins.check()
-
-
-def test_numbers_out_of_range_are_refused(monkeypatch: pytest.MonkeyPatch):
-    twins = Twins(monkeypatch)
-    twins.begin()
-    for side in twins.sides:
-        side.group["lr"] = -1.0
-        with pytest.raises(fo.errors.ConfigurationError, match="learning rate"):
-            side.optimizer.step()
-        side.group["lr"] = torch.tensor(0.1)
-    twins.step()
-    assert twins.repeated[-1] is False
-    twins.check()
-
-
-def test_gradients_that_are_not_finite_are_refused_from_when_it_is_asked(
-    monkeypatch: pytest.MonkeyPatch,
-):
-    twins = Twins(monkeypatch)
-    twins.begin()
-    for side in twins.sides:
-        side.group["error_if_nonfinite"] = True
-        side.parameters[0].grad = torch.full(SHAPES[0], torch.nan)
-        with pytest.raises(fo.errors.NotFiniteError):
-            side.optimizer.step()
-    twins.check()
-
-
-def test_hooks_and_profiles_see_every_step(monkeypatch: pytest.MonkeyPatch):
-    twins = Twins(monkeypatch)
-    twins.begin()
-    optimizer, seen = twins.sides[0].optimizer, []
-    everywhere = register_optimizer_step_pre_hook, register_optimizer_step_post_hook
-    own = optimizer.register_step_pre_hook, optimizer.register_step_post_hook
-    for number, register in enumerate((*everywhere, *own)):
-        handle = register(lambda *_, number=number: seen.append(number))
-        optimizer.step()
-        handle.remove()
-    assert seen == [0, 1, 2, 3]
-    with torch.profiler.profile() as profile:
-        optimizer.step()
-    assert "Optimizer.step#Adam.step" in {event.key for event in profile.key_averages()}
-
-
-def test_a_step_of_ones_own_is_called(monkeypatch: pytest.MonkeyPatch):
-    calls = []
-
-    class Counted(fo.optim.Adam):
-        def step(self, closure: Callable | None = None) -> object:
-            calls.append(1)
-            return super().step(closure)
-
-    parameter = nn.Parameter(torch.ones(3))
-    optimizer = Counted([parameter], lr=0.1, compile=True)
-    for _ in range(5):
-        parameter.grad = torch.ones(3)
-        optimizer.step()
-    assert len(calls) == 5
-    assert optimizer.param_groups[0]["step"] == 5
-
-
 def test_versions_rise_once_per_step(monkeypatch: pytest.MonkeyPatch):
     twins = Twins(monkeypatch)
     for number in range(5):
@@ -412,16 +210,6 @@ def test_versions_rise_once_per_step(monkeypatch: pytest.MonkeyPatch):
         twins.step()
         after = [parameter._version for parameter in twins.sides[0].parameters]
         assert after == [version + 1 for version in versions], number
-
-
-def test_a_closure_is_called_before_a_repeated_step(monkeypatch: pytest.MonkeyPatch):
-    twins = Twins(monkeypatch)
-    twins.begin()
-    twins.repeated.append(False)
-    losses = [side.optimizer.step(lambda: torch.tensor(2.0)) for side in twins.sides]
-    assert losses == [2.0, 2.0]
-    assert twins.repeated[-1] is True
-    twins.check()
 
 
 def test_many_dimensions_ask_anew(monkeypatch: pytest.MonkeyPatch):

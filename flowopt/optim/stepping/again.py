@@ -143,7 +143,7 @@ class _Group:
         self._listed, self._parameters = moving.parameters, tuple(moving.parameters)
         self._asked, self._options = itemgetter(*names), len(OPTIONS)
         self._answers = self._asked(self.group)
-        self._variables = prepared.names
+        self._plan, self._variables = prepared.plan, prepared.names
         self._shared = (*prepared.scalars, "time", "step")
         self._settings = prepared.settings
         self._rest = nan, self.group["seed"] % 2**63, moving.elements.first
@@ -177,7 +177,12 @@ class _Group:
             return False
         if not all(map(is_plain, answers)):
             return False
-        self._settings, self._answers = prepare().settings, answers
+        prepared, known = prepare(), self._plan
+        plan = prepared.plan
+        # Some numbers choose the equation, as a weight decay that was zero.
+        if plan.flow.equations is not known.flow.equations or plan.scheme is not known.scheme:
+            return False
+        self._settings, self._answers = prepared.settings, answers
         return True
 
     def step(self) -> None:
