@@ -63,8 +63,9 @@ class ErrorControl(EstimateControl):
         slope = flow.drift(state, point.evaluation)
         size = torch.sqrt(self._mean_square(state, state, state))
         speed = torch.sqrt(self._mean_square(slope, state, state))
-        tiny = (size < 1e-5) | (speed < 1e-5)
-        return torch.where(tiny, 1e-6, 0.01 * size / speed), memory
+        # Nothing is known either where a variable at 0 moves, in units of an `atol` near 0.
+        unknown = (size < 1e-5) | (speed < 1e-5) | (speed == torch.inf)
+        return torch.where(unknown, 1e-6, 0.01 * size / speed), memory
 
     def judge(self, trial: Trial) -> Verdict:
         """Accepts errors up to 1; the next step follows this error and the one before."""

@@ -96,6 +96,15 @@ def test_a_control_prints_as_it_is_written(control):
     assert repr(eval(repr(control), vars(controls))) == repr(control)
 
 
+def test_a_tolerance_may_be_relative_alone():
+    # The momentum begins at 0, where its size is no measure of a step.
+    flow, control = fo.flows.heavy_ball(friction=0.0), fo.ErrorControl(rtol=1e-9, atol=1e-300)
+    run = fo.integrate(flow, DOPRI5, QUADRATIC, START, control=control, duration=1.0, steps=1000)
+    assert fo.Status(int(run.status)) == fo.Status.TIME_REACHED
+    exact = START * torch.cos(torch.tensor([1.0, 2.0], dtype=torch.float64))
+    assert torch.allclose(run.position, exact, rtol=1e-7)
+
+
 TOLERANT = {
     "error": lambda tolerance: fo.ErrorControl(rtol=tolerance, atol=1e-7),
     "elementary": lambda tolerance: fo.ElementaryControl(tolerance=tolerance),
