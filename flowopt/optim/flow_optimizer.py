@@ -57,8 +57,9 @@ class FlowOptimizer(GroupOptimizer):
     with which the next one begins, for which it keeps copies of the parameters. One that rejects
     (`LyapunovControl`, `ErrorControl`) compares losses of one sample, that of the closure, which
     must not draw data: a step tries shorter and shorter steps, with the same random numbers, until
-    one is accepted; after 60 trials parameters stay exactly where they were. `group["lr"]` is the
-    step size of the next step, and may be changed. `counts` says what it took.
+    one is accepted; after 60 trials parameters stay exactly where they were, as where rounding ends
+    them, at a minimum of the sample. `group["lr"]` is the step size of the next step, and may be
+    changed. `counts` says what it took.
 
     Args:
         params: Parameters, named parameters or groups, as for torch.optim.

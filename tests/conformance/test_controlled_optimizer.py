@@ -123,6 +123,18 @@ def test_error_control_steps_a_network():
     assert theirs.counts["rejected"].item() > 0
 
 
+def test_a_minimum_of_one_sample_does_not_shorten_the_steps_of_the_next():
+    theta = nn.Parameter(torch.tensor([1.0, 2.0]))
+    optimizer = fo.optim.EnergyGD([theta], lr=0.1)
+    for _ in range(40):
+        optimizer.step(loss=lambda: 5 + (theta**2).sum())
+    assert theta.abs().max() < 1e-3
+    assert optimizer.param_groups[0]["lr"] > 0.01
+    for _ in range(40):
+        optimizer.step(loss=lambda: ((theta - 1) ** 2).sum())
+    assert (theta - 1).abs().max() < 1e-3
+
+
 def test_where_every_trial_is_rejected_parameters_stay_exactly():
     parameter = nn.Parameter(torch.tensor([0.1, 0.7], dtype=torch.float64))
     before = parameter.detach().clone()

@@ -242,7 +242,7 @@ def tried(
     state: State,
     evaluation: Evaluation,
 ) -> Carry:
-    """The carry after the trials of a step, the start with a shorter step if none was accepted.
+    """The carry after the trials of a step; the start, if none was accepted.
 
     Args:
         group: Of `param_groups`, where step size, memory and costs are kept.
@@ -266,6 +266,9 @@ def tried(
         carry = stepper.advance(carry)
         if bool(carry.state.step != state.step) or int(carry.status) != Status.RUNNING:
             break
+    if int(carry.status) == Status.STEP_TOO_SMALL:
+        # At a minimum of one sample, or near it: that says nothing about the next one.
+        carry = replace(carry, step_size=step_size, memory=memory)
     _remember(group, carry.step_size, carry.memory)
     gradients = 1 + probes + int(carry.gradients)
     made = {"gradients": gradients, "losses": 0, "rejected": int(carry.rejected)}
