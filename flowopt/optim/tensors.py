@@ -1,6 +1,8 @@
 """Tensors that a kernel steps in place: where they lie, and that no two share memory."""
 
+import sys
 from collections.abc import Sequence
+from operator import is_
 from typing import NamedTuple
 
 import numpy as np
@@ -200,13 +202,22 @@ class Tensors:
         self._laid = None
         return True
 
-    def follow(self, variables: Sequence[list[Tensor]]) -> bool:
+    def follow(self, variables: Sequence[list[Tensor]]) -> Sequence[list[Tensor]] | None:
         """Takes the same variables again, and the gradients of the first, wherever those lie.
 
         Returns:
-            False if anything else has changed: `take` is to be called.
+            What is to be held until it is stepped; None if anything else has changed: `take` is to
+            be called.
         """
-        return self._track is not None and self._track.follow(variables)
+        if self._track is None:
+            return None
+        if len(sys._current_frames()) == 1:
+            return variables if self._track.follow(variables) else None
+        # Another thread may drop gradients before they are read, as zero_grad does.
+        gradients = list(map(gradient_of, variables[0]))
+        known = self._track.follow(variables)
+        same = known and all(map(is_, map(gradient_of, variables[0]), gradients))
+        return [*variables, gradients] if same else None
 
     def rerun(self, update: Update, numbers: Sequence[float | int]) -> list[float | int]:
         """One step of what was followed; returns the numbers after it."""

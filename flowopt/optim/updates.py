@@ -175,7 +175,9 @@ class Plans:
     def prepared(self, place: int, values: tuple, make: Callable[[], Plan]) -> Prepared:
         """The plan of a group, made again when its values change."""
         known = self._plans.get(place)
-        if known is None or known[0] != values:
+        # Values that may change are read anew, even where they are equal for now.
+        plain = all(map(is_plain, values))
+        if known is None or known[0] != values or not plain:
             plan = make()
             flow = plan.flow
             hyperparameters = flow.hyperparameters.values()
@@ -184,7 +186,7 @@ class Plans:
             closure_free, clocks = plan.scheme.closure_free(flow), has_clocks(flow.equations)
             asks = flow.uses_loss, closure_free, flow.noisy, clocks and closure_free
             known = values, Prepared(plan, settings, names, flow.scalars, *asks)
-            if all(is_plain(value) for value in values):
+            if plain:
                 self._plans[place] = known
         return known[1]
 

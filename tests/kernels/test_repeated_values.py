@@ -1,7 +1,10 @@
 """Steps like the one before see values of groups that change, and who looks at steps."""
 
+import threading
+import weakref
 from collections.abc import Callable
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -12,6 +15,7 @@ from torch.optim.optimizer import (
 
 import flowopt as fo
 from flowopt.kernels.native.memory.layout import layout
+from flowopt.optim.tensors import Tensors
 from tests.kernels.twins import SHAPES, Twins
 
 pytestmark = pytest.mark.skipif(layout() is None, reason="the layout of tensors is not found")
@@ -146,4 +150,44 @@ def test_a_closure_is_called_before_a_repeated_step(monkeypatch: pytest.MonkeyPa
     losses = [side.optimizer.step(lambda: torch.tensor(2.0)) for side in twins.sides]
     assert losses == [2.0, 2.0]
     assert twins.repeated[-1] is True
+    twins.check()
+
+
+@pytest.mark.parametrize("form", [torch.tensor, np.float32], ids=["tensor", "numpy"])
+def test_a_number_that_is_equal_only_when_rounded_is_another(
+    form: Callable, monkeypatch: pytest.MonkeyPatch
+):
+    twins = Twins(monkeypatch)
+    twins.begin()
+    rounded = form(twins.sides[0].group["lr"])
+    for side, number in zip(twins.sides, (rounded, rounded.item()), strict=True):
+        side.group["lr"] = number
+    twins.step()
+    assert rounded == 1e-2
+    assert rounded.item() != 1e-2
+    twins.check()
+
+
+def test_gradients_are_held_while_another_thread_may_drop_them(monkeypatch: pytest.MonkeyPatch):
+    twins, end = Twins(monkeypatch), threading.Event()
+    twins.begin()
+    ours, alive, own = twins.sides[0], [], Tensors.rerun
+
+    def dropped(*arguments: object) -> list:
+        kept = [weakref.ref(parameter.grad) for parameter in ours.parameters]
+        ours.optimizer.zero_grad()
+        alive.extend(gradient() is not None for gradient in kept)
+        return own(*arguments)
+
+    monkeypatch.setattr(Tensors, "rerun", dropped)
+    thread = threading.Thread(target=end.wait)
+    thread.start()
+    try:
+        twins.step()
+    finally:
+        end.set()
+        thread.join()
+    assert twins.repeated[-1] is True
+    assert alive
+    assert all(alive)
     twins.check()

@@ -100,10 +100,13 @@ class Again:
             or (not places and all(group["lr"] == 0 for group in groups))
         ):
             return False
+        held = []
         for place, (each, group) in enumerate(zip(known, groups, strict=True)):
-            if group is not each.group or not each.is_as_before(partial(prepare, place)):
+            found = each.found(partial(prepare, place)) if group is each.group else None
+            if found is None:
                 self._groups = []
                 return False
+            held.append(found)
         for each in known:
             each.step()
         return True
@@ -148,13 +151,18 @@ class _Group:
         self._settings = prepared.settings
         self._rest = nan, self.group["seed"] % 2**63, moving.elements.first
 
-    def is_as_before(self, prepare: Callable[[], Prepared]) -> bool:
-        """Whether nothing but gradients and numbers has changed; looks where gradients lie."""
+    def found(self, prepare: Callable[[], Prepared]) -> Sequence[list[Tensor]] | None:
+        """Looks where gradients lie, if nothing but them and numbers has changed.
+
+        Returns:
+            What is to be held until it is stepped, else None.
+        """
         group, listed, places, numbers = self.group, self._listed, self._places, self._numbers
         try:
             answers = self._asked(group)
             if (
-                (answers != self._answers and not self._takes(answers, prepare))
+                # Equal numbers may be another number, as float32(0.1) is for torch and numpy.
+                not (all(map(is_, answers, self._answers)) or self._takes(answers, prepare))
                 or group["params"] is not listed
                 or len(listed) != len(self._parameters)
                 or not all(map(is_, listed, self._parameters))
@@ -165,10 +173,10 @@ class _Group:
                     and not all(map(is_, map(clock_of, places), repeat(numbers)))
                 )
             ):
-                return False
+                return None
             kept = [[own[name] for own in places] for name in self._variables]
         except KeyError:
-            return False
+            return None
         return self._tensors.follow([listed, *kept])
 
     def _takes(self, answers: tuple, prepare: Callable[[], Prepared]) -> bool:
