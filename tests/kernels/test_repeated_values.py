@@ -3,6 +3,7 @@
 import threading
 import weakref
 from collections.abc import Callable
+from functools import wraps
 
 import numpy as np
 import pytest
@@ -126,10 +127,12 @@ def test_hooks_and_profiles_see_every_step(monkeypatch: pytest.MonkeyPatch):
     assert "Optimizer.step#Adam.step" in {event.key for event in profile.key_averages()}
 
 
-def test_a_step_of_ones_own_is_called(monkeypatch: pytest.MonkeyPatch):
+@pytest.mark.parametrize("form", [lambda step: step, wraps(fo.optim.FlowOptimizer.step)])
+def test_a_step_of_ones_own_is_called(form: Callable):
     calls = []
 
     class Counted(fo.optim.Adam):
+        @form
         def step(self, closure: Callable | None = None) -> object:
             calls.append(1)
             return super().step(closure)

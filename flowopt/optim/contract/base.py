@@ -10,7 +10,7 @@ from torch._C._dynamo.eval_frame import get_eval_frame_callback
 from torch.optim.optimizer import _global_optimizer_post_hooks, _global_optimizer_pre_hooks
 
 OUT = "kept_out_of_graphs"
-REPEATS, SHORT = "may_be_repeated", "repeated_where_it_may"
+REPEATS = "may_be_repeated"
 
 
 class Optimizer(torch.optim.Optimizer):
@@ -26,15 +26,16 @@ class Optimizer(torch.optim.Optimizer):
         if not hasattr(owner.step, OUT):
             step = torch.compiler.disable(owner.step)
             setattr(step, OUT, True)
-            owner.step = step
+            owner.step = repeats(step) if _may_be_repeated(owner.step) else step
         return super().__new__(cls)
 
     def _patch_step_function(self) -> None:
         """Lets torch put hooks and profiles around the step, and steps without where none are."""
-        super()._patch_step_function()
         kind = type(self)
         # A user's own step is taken as it is.
-        if hasattr(kind.step, REPEATS) and not hasattr(kind.step, SHORT):
+        repeated = _may_be_repeated(kind.step)
+        super()._patch_step_function()
+        if repeated:
             kind.step = _shortened(kind.step)
 
     def _repeated_step(self) -> bool:
@@ -44,8 +45,13 @@ class Optimizer(torch.optim.Optimizer):
 
 def repeats(step: Callable) -> Callable:
     """Says of a step that `_repeated_step` may take its place."""
-    setattr(step, REPEATS, True)
+    setattr(step, REPEATS, step)
     return step
+
+
+def _may_be_repeated(step: Callable) -> bool:
+    """Whether `repeats` was said of a step; what wraps it takes over attributes, and is another."""
+    return getattr(step, REPEATS, None) is step
 
 
 def _shortened(hooked: Callable) -> Callable:
@@ -65,7 +71,6 @@ def _shortened(hooked: Callable) -> Callable:
             return None
         return hooked(self, closure, **options)
 
-    setattr(step, SHORT, True)
     return step
 
 
