@@ -1,5 +1,6 @@
 """Steps like the one before see values of groups that change, and who looks at steps."""
 
+import math
 import threading
 import weakref
 from collections.abc import Callable
@@ -83,6 +84,16 @@ def test_a_step_of_no_length_and_no_gradient_without_a_state_is_none(
             parameter.grad = torch.zeros_like(parameter)
     twins.move()
     twins.check()
+
+
+def test_a_group_whose_time_is_unknown_begins_anew(monkeypatch: pytest.MonkeyPatch):
+    twins = Twins(monkeypatch)
+    twins.begin()
+    for side in twins.sides:
+        side.group["time"] = math.nan
+    twins.step()
+    twins.check()
+    assert twins.sides[0].group["step"] == 1
 
 
 def test_numbers_out_of_range_are_refused(monkeypatch: pytest.MonkeyPatch):

@@ -167,7 +167,7 @@ class _Group:
                 or len(listed) != len(self._parameters)
                 or not all(map(is_, listed, self._parameters))
                 # Of a checkpoint's step that was not loaded over.
-                or numbers["time"] != numbers["time"]
+                or group["time"] != group["time"]
                 or (
                     numbers is not group
                     and not all(map(is_, map(clock_of, places), repeat(numbers)))

@@ -225,16 +225,21 @@ def _data(memory: _Memory) -> int:
 
 
 def _release(memory: _Memory) -> tuple[int, int]:
-    """A word that all memory of torch's own has in common, until tensors share it to copy late."""
+    """The first word that all memory of torch's own has in common, and no other memory has."""
     plain, shared = list(map(torch.zeros, SIZES)), torch.zeros(7)
-    copies = shared, torch.ops.aten._lazy_clone(shared)
-    before, after = (
+    # How many tensors share it says nothing.
+    views = [plain[0][place:] for place in range(SIZES[0])]
+    lent = torch.frombuffer(bytearray(64), dtype=torch.uint8)
+    # Memory that is copied when one of those that share it is written.
+    others = shared, torch.ops.aten._lazy_clone(shared), lent
+    own, foreign = (
         [memory.numbers(storage, STORAGE, WORD) for storage in _storages(tensors)]
-        for tensors in (plain, copies)
+        for tensors in ([*plain, *views], others)
     )
-    for place, word in before[0].items():
-        same = all(numbers[place] == word for numbers in before)
-        if word and same and all(numbers[place] != word for numbers in after):
+    # Behind it are bytes that nobody sets, which may agree or differ by chance.
+    for place, word in own[0].items():
+        same = all(numbers[place] == word for numbers in own)
+        if word and same and all(numbers[place] != word for numbers in foreign):
             return place, word
     raise _NotFoundError
 
