@@ -79,18 +79,19 @@ def elements_of(parameters: Sequence[Tensor]) -> int:
 
 
 def moving_of(
-    parameters: list[Tensor], first: int, plain: bool
+    parameters: Sequence[Tensor], first: int, plain: bool
 ) -> tuple[list[Tensor], list[Tensor], Elements] | None:
     """The parameters of a group that have a gradient, these gradients, and numbers of elements.
 
     Args:
-        parameters: Of the group.
+        parameters: Of the group; users may have made their list another sequence.
         first: Number of its first element.
         plain: Whether all are plain real tensors.
 
     Returns:
         None where there are none.
     """
+    parameters = parameters if isinstance(parameters, list) else list(parameters)
     gradients = list(map(gradient_of, parameters))
     moving = [gradient for gradient in gradients if gradient is not None]
     if not moving:

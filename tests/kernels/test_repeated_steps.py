@@ -51,6 +51,10 @@ def _other_list(side: Side) -> None:
     side.group["params"] = side.group["params"][:-1]
 
 
+def _no_list(side: Side) -> None:
+    side.group["params"] = tuple(side.group["params"])
+
+
 def _added_group(side: Side) -> None:
     side.parameters.append(nn.Parameter(torch.ones(3)))
     side.optimizer.add_param_group({"params": side.parameters[-1:]})
@@ -91,7 +95,7 @@ def _copied_late(side: Side) -> None:
 CHANGES = [
     *(_data_elsewhere, _strided_parameter, _replaced_in_the_same_memory, _appended, _other_list),
     *(_added_group, _state_elsewhere, _state_of_another_dict, _state_forgotten, _own_clock),
-    _variable_forgotten,
+    *(_variable_forgotten, _no_list),
     *(_reloaded, _copied_late),
 ]
 
@@ -187,6 +191,16 @@ def test_a_state_of_another_shape_is_refused(monkeypatch: pytest.MonkeyPatch):
     for side in twins.sides:
         side.optimizer.state[side.parameters[0]]["m"].resize_(4, 3)
         with pytest.raises(fo.errors.CompatibilityError, match="of one shape"):
+            side.optimizer.step()
+    twins.check()
+
+
+def test_a_gradient_whose_memory_was_given_back_is_refused(monkeypatch: pytest.MonkeyPatch):
+    twins = Twins(monkeypatch)
+    twins.begin()
+    for side in twins.sides:
+        side.parameters[0].grad.untyped_storage().resize_(0)
+        with pytest.raises(fo.errors.CompatibilityError, match="compile=True"):
             side.optimizer.step()
     twins.check()
 

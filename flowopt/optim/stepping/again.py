@@ -100,6 +100,7 @@ class Again:
             or (not places and all(group["lr"] == 0 for group in groups))
         ):
             return False
+        # Nothing may be given back to memory before all groups are stepped.
         held = []
         for place, (each, group) in enumerate(zip(known, groups, strict=True)):
             found = each.found(partial(prepare, place)) if group is each.group else None
@@ -149,6 +150,8 @@ class _Group:
         self._plan, self._variables = prepared.plan, prepared.names
         self._shared = (*prepared.scalars, "time", "step")
         self._settings = prepared.settings
+        # What a kernel is given after its settings: a loss that it does not need, seed, and the
+        # number of the first element.
         self._rest = nan, self.group["seed"] % 2**63, moving.elements.first
 
     def found(self, prepare: Callable[[], Prepared]) -> Sequence[list[Tensor]] | None:

@@ -5,7 +5,8 @@
 reads from memory, at the places that `layout` finds, what `look` asks torch for: address, type,
 shape and strides of each tensor of each list, and of the gradients of the first list. If all is as
 it was and gradients are at most elsewhere, in memory that no other tensor's is, the table of a
-kernel is brought up to date and 1 comes back; else 0, and the table is to be made again.
+kernel is brought up to date and 1 comes back; else 0, and the table is to be made again. Memory
+that torch did not take for itself (lent, shared, copied late, given back by resize_) is refused.
 
     void tell(ptr given)
 
