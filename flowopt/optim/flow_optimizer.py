@@ -171,7 +171,7 @@ class FlowOptimizer(GroupOptimizer):
         if closure is not None and loss is None:
             with torch.enable_grad():
                 loss = closure()
-        if self._repeated_step():
+        if self._native is not None and self._repeated_step():
             return loss
         check_finite(self.param_groups, self.state, self._plan, loss, self._energies)
         if self._joint is not None:

@@ -16,7 +16,6 @@ from flowopt.optim.gradients import (
     check_apart,
     complex_view,
     real_view,
-    real_views,
 )
 from flowopt.stepper import Carry
 
@@ -80,10 +79,11 @@ def stored_state(
     """
     # Where autograd follows, what it has seen is not written over.
     follow = torch.is_grad_enabled()
-    position = tuple(real_views([p.clone() for p in parameters] if follow else parameters))
+    plain, own = all_plain(parameters), [p.clone() for p in parameters] if follow else parameters
+    position = tuple(own if plain else map(real_view, own))
     step = torch.tensor(numbers.get("step", 0))
     names = [name for name in flow.variables if name != "theta"]
-    shards, plain = shards_of(parameters), all_plain(parameters)
+    shards = None if plain else shards_of(parameters)
     variables: dict[str, list[Any]] = {
         name: [
             place.get(name) if plain or name not in place else real_view(place[name])
@@ -134,7 +134,7 @@ def store(
         written[CARRIED] = carry.evaluation.gradient
         sign = -1.0 if group["maximize"] else 1.0
         group[END_LOSS] = sign * carry.evaluation.loss.item()
-    plain = all_plain(parameters)
+    plain = bool(written) and all_plain(parameters)
     if not isinstance(state.position, Owned):
         check_apart(parameters)
         for parameter, leaf in zip(parameters, state.position, strict=True):

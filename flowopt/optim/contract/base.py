@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from functools import wraps
-from typing import Self
+from typing import Any, Self
 
 import torch
 from torch._C._autograd import _profiler_enabled
@@ -19,6 +19,9 @@ class Optimizer(torch.optim.Optimizer):
     What it would find there is Python that prepares a step, and kernels, which can not be traced. A
     model that was compiled is compiled in a closure too.
     """
+
+    # Kernels, where steps are compiled: only those are repeated.
+    _native: Any = None
 
     def __new__(cls, *_: object, **__: object) -> Self:
         """Made when the first of its class is, as torch imports its compiler only then."""
@@ -60,7 +63,8 @@ def _shortened(hooked: Callable) -> Callable:
     @wraps(hooked)
     def step(self: Optimizer, closure: Callable | None = None, **options: object) -> object:
         if (
-            closure is None
+            self._native is not None
+            and closure is None
             and not options
             # Torch's compiler does not look behind it, and where it is at work, runs what it knows.
             and not torch.compiler.is_dynamo_compiling()
