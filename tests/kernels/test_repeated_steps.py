@@ -10,9 +10,9 @@ from torch import Tensor, nn
 import flowopt as fo
 from flowopt.kernels.native.memory import layout as layouts
 from flowopt.kernels.native.memory.layout import layout
-from tests.kernels.twins import METHODS, SHAPES, Side, Twins
+from tests.kernels.twins import METHODS, SHAPES, Side, Twins, needs_memory
 
-pytestmark = pytest.mark.skipif(layout() is None, reason="the layout of tensors is not found")
+pytestmark = needs_memory
 
 
 @pytest.mark.parametrize("groups", [1, 3])

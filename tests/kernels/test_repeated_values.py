@@ -16,11 +16,10 @@ from torch.optim.optimizer import (
 )
 
 import flowopt as fo
-from flowopt.kernels.native.memory.layout import layout
 from flowopt.optim.tensors import Tensors
-from tests.kernels.twins import SHAPES, Twins
+from tests.kernels.twins import SHAPES, Twins, needs_memory
 
-pytestmark = pytest.mark.skipif(layout() is None, reason="the layout of tensors is not found")
+pytestmark = needs_memory
 
 
 @pytest.mark.parametrize("name, value", [("lr", 0.5), ("lr", 0.0), ("lr", 1), ("maximize", True)])

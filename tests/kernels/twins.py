@@ -1,5 +1,6 @@
 """Two optimizers of equal parameters: one repeats steps, the other asks everything anew."""
 
+import os
 from collections.abc import Callable
 from functools import partial
 
@@ -8,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 import flowopt as fo
+from flowopt.kernels.native.memory.layout import MEMORY, layout
 from flowopt.optim.stepping.again import Again
 
 SHAPES = [(3, 4), (1,), (), (0, 3), (5, 1, 3), (40_000,), (2, 1, 2, 1, 2)]
@@ -24,6 +26,13 @@ METHODS = {
     "RMSprop": fo.optim.RMSprop,
     "Langevin": BAOA,
 }
+
+
+needs_memory = pytest.mark.skipif(
+    not os.access(MEMORY, os.R_OK), reason="tensors are looked at in /proc/self/mem"
+)
+# Found once per process: before any test changes how torch makes tensors.
+layout()
 
 
 class Twins:
