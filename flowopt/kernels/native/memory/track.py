@@ -135,7 +135,7 @@ known:
   %at.class = getelementptr i8, ptr %object, i64 {CLASS}
   %class = load i64, ptr %at.class
 {classes}
-  br i1 %plain, label %here, label %unlike
+  br i1 %plain.{LAST}, label %here, label %unlike
 here:
   %at.tensor = getelementptr i8, ptr %object, i64 {tensor}
   %own = load ptr, ptr %at.tensor
@@ -241,8 +241,8 @@ def _printed(known: Layout) -> str:
         )
     text = PLACE + (FOLLOW + TELL).replace("{loads}", loads)
     text = text.replace("{classes}", classes.rstrip("\n"))
-    text = text.replace("br i1 %plain, label %here", f"br i1 %plain.{len(PLAIN) - 1}, label %here")
     facts = {**known._asdict(), "CLASS": CLASS, "MOST_DIMENSIONS": MOST_DIMENSIONS}
+    facts["LAST"] = len(PLAIN) - 1
     for name, number in facts.items():
         text = text.replace(f"{{{name}}}", str(number))
     return spans.TEXT + text
